@@ -1,0 +1,205 @@
+"""Kinds of commands and their payloads: what a body must look like, and the error when it does not.
+
+A kind is a routing key, a message type (`relay.v1`) and a payload model. Versions are major only and stand in the type;
+inside one version fields are only added.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic.functional_validators import BeforeValidator
+
+from contracts import topology
+from contracts.ai import AiSend, Metadata
+from contracts.android import AndroidExecute
+from contracts.errors import ErrorCode, Permanent
+
+KIND_RELAY, KIND_AI, KIND_ANDROID = "relay", "ai.send", "android.execute"
+VERSION = 1
+MAX_MESSAGE_CHARACTERS = 10_000
+_MAX_PROBLEMS = 20
+
+
+def _without_nul(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("must not contain the NUL character (U+0000)")
+    return text
+
+
+def _aware(value: object) -> object:
+    """Clients of the old system send local-looking stamps; a stamp without a zone is taken as UTC."""
+    if isinstance(value, str) and value and value[-1] not in "Zz":
+        try:
+            parsed = datetime.fromisoformat(value)
+        except ValueError:
+            return value
+        return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    return value
+
+
+ConversationId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
+Timestamp = Annotated[AwareDatetime, BeforeValidator(_aware)]
+
+
+class Ask(BaseModel):
+    """Ask a model for the bot's answer to a relayed message."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/@+-]{0,199}$")
+    provider: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    system: (
+        Annotated[str, Field(min_length=1, max_length=MAX_MESSAGE_CHARACTERS), AfterValidator(_without_nul)] | None
+    ) = None
+    max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+
+
+class Relay(BaseModel):
+    """Record one chat message and deliver it to the owner's targets; `ask` also asks a model to answer it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sender: Literal["user", "bot"]
+    message: Annotated[str, Field(min_length=1, max_length=MAX_MESSAGE_CHARACTERS), AfterValidator(_without_nul)]
+    timestamp: Timestamp = Field(description="When it was written; without a zone it is taken as UTC.")
+    metadata: Metadata = Field(default_factory=dict)
+    conversation_id: ConversationId | None = Field(
+        default=None, description="The conversation it belongs to; without one it opens a conversation of its own."
+    )
+    deliver_to: list[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]] | None = Field(
+        default=None, max_length=100, description="Names of webhook targets; without it, every matching target."
+    )
+    ask: Ask | bool = Field(default=False, description="Ask a model, and record its answer as the bot's message.")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of command and where it goes."""
+
+    name: str
+    payload: type[BaseModel]
+    queue: str
+
+    @property
+    def type(self) -> str:
+        """The AMQP type of its commands, `relay.v1`."""
+        return f"{self.name}.v{VERSION}"
+
+    @property
+    def result_type(self) -> str:
+        """The AMQP type of its results, `relay.result.v1`."""
+        return f"{self.name}.result.v{VERSION}"
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind(KIND_RELAY, Relay, topology.RELAY),
+        Kind(KIND_AI, AiSend, topology.AI),
+        Kind(KIND_ANDROID, AndroidExecute, topology.ANDROID),
+    )
+}
+
+
+class InvalidPayload(Permanent):
+    """The body does not fit its kind; `details["problems"]` lists `{field, rule}` for each fault."""
+
+    def __init__(self, problems: list[dict[str, str]]) -> None:
+        sentence = "; ".join(f"{problem['field']}: {problem['rule']}" for problem in problems)
+        super().__init__(ErrorCode.INVALID_PAYLOAD, sentence, details={"problems": problems})
+
+
+def decode_payload(kind: Kind, body: bytes) -> BaseModel:
+    """Check a body against its kind.
+
+    Args:
+        kind: What it claims to be.
+        body: JSON, UTF-8.
+
+    Raises:
+        Permanent: It is not JSON (`not_json`).
+        InvalidPayload: It is JSON and does not fit; each fault is named by field and rule.
+    """
+    try:
+        return kind.payload.model_validate_json(body)
+    except ValidationError as error:
+        problems = problems_of(error)
+        if any(problem["field"] == "" and problem["type"] == "json_invalid" for problem in problems):
+            raise Permanent(ErrorCode.NOT_JSON, f"the body is not JSON: {problems[0]['rule']}") from None
+        raise InvalidPayload([{"field": one["field"] or "(body)", "rule": one["rule"]} for one in problems]) from None
+
+
+def problems_of(error: ValidationError) -> list[dict[str, str]]:
+    """Pydantic's errors as `{field, rule, type}`, without echoing the input.
+
+    Args:
+        error: What a model raised.
+    """
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return [
+        {"field": ".".join(str(part) for part in one["loc"]), "rule": one["msg"], "type": one["type"]}
+        for one in found[:_MAX_PROBLEMS]
+    ]
+
+
+def routing_key(kind: Kind, *, priority: str | None = None) -> str:
+    """Where on `ish.commands` a command of this kind goes.
+
+    Args:
+        kind: The kind.
+        priority: `batch` sends AI commands to their own queue.
+    """
+    if kind.name == KIND_AI and priority == "batch":
+        return topology.ROUTING_KEYS[topology.AI_BATCH]
+    return topology.ROUTING_KEYS[kind.queue]
+
+
+def repeatable(payload: BaseModel) -> bool:
+    """Whether a command may be run again after a crash in the middle of it.
+
+    Args:
+        payload: The decoded payload.
+    """
+    return bool(getattr(payload, "repeatable", True))
+
+
+def fingerprint(kind: str, body: bytes) -> bytes:
+    """What makes two commands under one id the same: 16 bytes of SHA-256 over kind and body.
+
+    Args:
+        kind: The kind's name.
+        body: The payload's bytes as published.
+    """
+    return hashlib.sha256(kind.encode() + b"\0" + body).digest()[:16]
+
+
+def encode_payload(payload: BaseModel) -> bytes:
+    """The canonical bytes of a payload: what was given, in the model's order, with nothing filled in.
+
+    Args:
+        payload: A validated payload.
+    """
+    return orjson.dumps(payload.model_dump(mode="json", exclude_unset=True))
+
+
+def payload_from(kind: Kind, data: dict[str, JsonValue] | dict[str, Any]) -> BaseModel:
+    """Check already parsed JSON against a kind (a follow-up made by a handler).
+
+    Args:
+        kind: The kind.
+        data: The payload.
+
+    Raises:
+        InvalidPayload: It does not fit.
+    """
+    try:
+        return kind.payload.model_validate(data)
+    except ValidationError as error:
+        raise InvalidPayload(
+            [{"field": one["field"] or "(body)", "rule": one["rule"]} for one in problems_of(error)]
+        ) from None

@@ -1,0 +1,76 @@
+"""Opens PostgreSQL pools, and says of an error whether waiting helps.
+
+Planner settings are fixed here since every hot statement joins a small array to tables by their primary keys: a plan
+made while the tables were empty must not read them whole a million rows later.
+"""
+
+from typing import Any
+
+import asyncpg
+
+SERVER_SETTINGS = {
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_seqscan": "off",
+    "statement_timeout": "20000",
+    "lock_timeout": "10000",
+    "idle_in_transaction_session_timeout": "10000",
+    "tcp_keepalives_idle": "3",
+    "tcp_keepalives_interval": "1",
+    "tcp_keepalives_count": "3",
+    "client_connection_check_interval": "500",
+}
+"""A client that is frozen or cut off in a transaction must not hold its locks for long."""
+
+AWAY = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
+"""Raised by asyncpg beside PostgresError when the server cannot be reached or went away."""
+
+_PASSING_CLASSES = ("08", "40", "53", "57", "58", "55", "25")
+"""SQLSTATE classes: connection, rollback, resources, operator intervention, system, object state, idle in transaction."""
+
+
+async def open_pool(url: str, *, size: int, name: str) -> Any:
+    """Open a pool; it connects on first use, so that a process can start while PostgreSQL is away.
+
+    Args:
+        url: postgresql:// URL of this process's role.
+        size: Connections at the most.
+        name: application_name.
+    """
+    return await asyncpg.create_pool(
+        url,
+        min_size=0,
+        max_size=size,
+        timeout=5,
+        command_timeout=30,
+        max_inactive_connection_lifetime=300,
+        server_settings={**SERVER_SETTINGS, "application_name": name},
+    )
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the same statement may succeed later, unchanged: PostgreSQL is away, stopping, full or busy.
+
+    Args:
+        error: What a statement raised.
+    """
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "")[:2] in _PASSING_CLASSES
+    if isinstance(error, asyncpg.DataError):
+        return False
+    return isinstance(error, AWAY)
+
+
+_DATA_CLASSES = ("22", "23", "54")
+"""SQLSTATE classes: data exception, integrity violation, program limit exceeded."""
+
+
+def is_data_error(error: BaseException) -> bool:
+    """Whether a value is to blame: one bad row must fail alone, and not its whole batch.
+
+    Args:
+        error: What a statement raised.
+    """
+    return isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "")[:2] in _DATA_CLASSES

@@ -1,0 +1,135 @@
+"""Ends commands that no worker holds: cancelled by their owner, overdue, unroutable, dead-lettered by the broker.
+
+The gateway and the outbox worker both do this, so that the one transaction (terminal row with its stored result, and the
+outbox row that sends it) has one copy. Workers end the commands they hold in `workers.commits`.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from contracts.commands import KINDS
+from contracts.envelope import Envelope
+from contracts.errors import CommandError
+from contracts.results import State, encode_result
+
+ENVELOPE_COLUMNS = """publisher, id, kind, owner, accepted_at, deadline_at, correlation_id, reply_to, traceparent,
+ priority, attempt, replay_of"""
+"""What `envelope_of` needs of a row of `commands`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A command that has just been ended here."""
+
+    token: int
+    """Its outbox row is (token, 0); whoever has the reply confirmed may delete it."""
+    envelope: Envelope
+    status: State
+    body: bytes
+
+
+def envelope_of(row: Any) -> Envelope:
+    """The envelope of a stored command.
+
+    Args:
+        row: A record with `ENVELOPE_COLUMNS`.
+    """
+    return Envelope(
+        publisher=row["publisher"],
+        id=row["id"],
+        kind=KINDS[row["kind"]],
+        owner=row["owner"],
+        accepted_at=row["accepted_at"],
+        deadline_at=row["deadline_at"],
+        correlation_id=row["correlation_id"],
+        reply_to=row["reply_to"],
+        traceparent=row["traceparent"],
+        priority=row["priority"],
+        attempt=max(row["attempt"], 1),
+        replay_of=row["replay_of"],
+    )
+
+
+_LOCK = f"""
+select {ENVELOPE_COLUMNS}, day, started_at from commands
+where publisher = $1 and id = $2 and day = (select day from command_keys where publisher = $1 and id = $2)
+  and state = any($3)
+for update
+"""  # noqa: S608  # a constant of this module
+
+_END = """
+update commands set state = $4, result = $5, error_code = $6, finished_at = $7, retry_at = null,
+  token = nextval('token_seq'), holder = null
+where publisher = $1 and id = $2 and day = $3
+returning token
+"""
+
+_OUTBOX = """
+insert into outbox (token, part, publisher, id, kind, status, owner, reply_to, correlation_id, traceparent, body,
+  accepted_at, deadline_at)
+values ($1, 0, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+"""
+
+WAITING = (State.QUEUED, State.RETRYING)
+
+
+async def end_command(
+    connection: asyncpg.Connection[Any] | Any,
+    publisher: str,
+    command_id: UUID,
+    status: State,
+    error: CommandError,
+    *,
+    from_states: tuple[State, ...] = WAITING,
+) -> Ended | None:
+    """End one command that is not running, in one transaction: its result and the outbox row that sends it.
+
+    Args:
+        connection: A connection that is in no transaction, or in the caller's.
+        publisher: The command's publisher.
+        command_id: The command.
+        status: A terminal state.
+        error: Why; becomes the result's `error`.
+        from_states: The states it may be ended from.
+
+    Returns:
+        What was ended; None when the command is unknown or in no such state (it is running, or has ended).
+    """
+    async with connection.transaction():
+        row = await connection.fetchrow(_LOCK, publisher, command_id, [state.value for state in from_states])
+        if row is None:
+            return None
+        envelope, finished_at = envelope_of(row), datetime.now(UTC)
+        body = encode_result(
+            envelope,
+            status,
+            error=error,
+            attempts=row["attempt"],
+            started_at=row["started_at"],
+            finished_at=finished_at,
+            worker=None,
+        )
+        text = body.decode()
+        token = await connection.fetchval(
+            _END, publisher, command_id, row["day"], status.value, text, error.code.value, finished_at
+        )
+        await connection.execute(
+            _OUTBOX,
+            token,
+            publisher,
+            command_id,
+            envelope.kind.name,
+            status.value,
+            envelope.owner,
+            envelope.reply_to,
+            envelope.correlation_id,
+            envelope.traceparent,
+            text,
+            envelope.accepted_at,
+            envelope.deadline_at,
+        )
+    return Ended(token, envelope, status, body)

@@ -1,0 +1,70 @@
+"""Structured logs: one line an event, and the table of every event's name.
+
+Events are constant snake_case in the past tense; facts go into fields. No prompt, reply, key or screen is ever logged.
+
+| event | level | meaning |
+| --- | --- | --- |
+| process_started, process_stopped | info | a process is ready, or has closed everything |
+| publishing_channel_opened, consumer_started | info | a broker channel is usable |
+| publishing_channel_lost, consumer_lost, broker_unreachable | warning | reconnecting |
+| command_completed | debug | a terminal row was committed |
+| command_retried | warning | a transient error; the next try is scheduled |
+| command_refused | warning | a message became a dead letter |
+| wait_left_to_outbox | warning | a wait queue did not take a retry; the outbox worker publishes it when due |
+| duplicate_reply_dropped | warning | a duplicate asked for a reply where no queue is |
+| command_crashed | error | a handler raised something outside the error tree |
+| batch_bisected | warning | a row Postgres refuses was found in a batch |
+| claims_lost | warning | this worker was silent past its lease; others took over |
+| postgres_unreachable, redis_unreachable | warning | waiting for the service |
+| reply_resent, reply_given_up | info, error | the outbox worker's work |
+| delivery_failed, delivery_given_up | warning, error | a webhook target does not answer |
+| queue_redeclared | error | a queue was missing; commands recorded for it are published again |
+"""
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+from structlog.stdlib import BoundLogger
+
+
+def configure_logs(*, level: str, format: str, process: str) -> None:  # noqa: A002  # the setting's own name
+    """Set up logging for this process; call once, first.
+
+    Args:
+        level: DEBUG, INFO, WARNING or ERROR.
+        format: `json`, `text` or `auto` (text in a terminal, else JSON).
+        process: Bound to every line: `gateway`, `relay`, ….
+    """
+    text = format == "text" or (format == "auto" and sys.stderr.isatty())
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    renderer = structlog.dev.ConsoleRenderer() if text else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level)),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(process=process)
+    # libraries: warnings and worse, in the same stream; aiormq's own errors are reported by ours with their cause
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s", force=True
+    )
+    for name in ("aiormq", "aio_pika"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def get_logger(**fields: Any) -> BoundLogger:
+    """A logger with fields bound.
+
+    Args:
+        fields: Facts that stand on every line of this logger.
+    """
+    logger: BoundLogger = structlog.get_logger(**fields)
+    return logger

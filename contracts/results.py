@@ -1,0 +1,152 @@
+"""What a finished command answers: one JSON document, stored once and sent byte for byte the same each time."""
+
+from datetime import datetime
+from enum import StrEnum, unique
+from typing import Any
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from contracts.commands import Kind
+from contracts.envelope import Envelope
+from contracts.errors import CommandError, Expired, Indeterminate
+from contracts.frames import Properties
+from contracts.publisher import Outgoing
+from contracts.topology import REPLIES, RESULTS
+
+
+@unique
+class State(StrEnum):
+    """Where a command is in its life; the last five are terminal and never change."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    INDETERMINATE = "indeterminate"
+
+
+TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED, State.INDETERMINATE})
+
+
+class ResultError(BaseModel):
+    """Why a command did not succeed."""
+
+    code: str = Field(description="From the closed list of wire codes.")
+    message: str = Field(description="One sentence for a person.")
+    retryable: bool = Field(description="Whether publishing it again, under a new id, may succeed.")
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class Result(BaseModel):
+    """The body of a `<kind>.result.v1` message."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    command_id: UUID
+    kind: str
+    status: State
+    output: dict[str, Any] | None = None
+    error: ResultError | None = None
+    attempts: int = Field(ge=0, description="Runs, counting the last; 0 when it never ran.")
+    accepted_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime
+    worker: str | None = None
+
+
+def encode_result(
+    envelope: Envelope,
+    status: State,
+    *,
+    output: dict[str, Any] | None = None,
+    error: CommandError | None = None,
+    attempts: int,
+    started_at: datetime | None,
+    finished_at: datetime,
+    worker: str | None,
+) -> bytes:
+    """The stored and published bytes of a result.
+
+    Args:
+        envelope: The command's envelope.
+        status: A terminal state.
+        output: What a succeeded command answers, JSON-ready.
+        error: Why it did not succeed.
+        attempts: Runs, counting the last.
+        started_at: First run's start; None when it never ran.
+        finished_at: Now.
+        worker: Who finished it.
+
+    Raises:
+        TypeError: The output is not JSON-ready (a handler's bug).
+    """
+    document: dict[str, Any] = {"command_id": str(envelope.id), "kind": envelope.kind.name, "status": status.value}
+    if output is not None:
+        document["output"] = output
+    if error is not None:
+        document["error"] = {
+            "code": error.code.value,
+            "message": error.message,
+            "retryable": error.retryable,
+            **({"details": error.details} if error.details else {}),
+        }
+    document |= {
+        "attempts": attempts,
+        "accepted_at": envelope.accepted_at,
+        "started_at": started_at,
+        "finished_at": finished_at,
+        "worker": worker,
+    }
+    return orjson.dumps(document, option=orjson.OPT_UTC_Z)
+
+
+def state_of(error: CommandError) -> State:
+    """The terminal state that an error leads to.
+
+    Args:
+        error: What a handler raised, when no further try is made.
+    """
+    if isinstance(error, Expired):
+        return State.EXPIRED
+    if isinstance(error, Indeterminate):
+        return State.INDETERMINATE
+    return State.FAILED
+
+
+def result_messages(
+    *,
+    command_id: UUID,
+    kind: Kind,
+    status: str,
+    body: bytes,
+    reply_to: str | None,
+    correlation_id: str | None,
+    user: str,
+) -> list[Outgoing]:
+    """The messages that tell of a result: the reply to whoever asked, and the event for anyone who listens.
+
+    Args:
+        command_id: The command.
+        kind: Its kind.
+        status: Its terminal state.
+        body: The stored result.
+        reply_to: The publisher's reply queue, checked when the command came in; None asks for no reply.
+        correlation_id: Echoed.
+        user: This process's own RabbitMQ user.
+    """
+    properties = Properties(
+        message_id=str(command_id),
+        type=kind.result_type,
+        user_id=user,
+        app_id="ish-chat",
+        correlation_id=correlation_id,
+    )
+    event = Outgoing(RESULTS, f"{kind.name}.{status}", properties, body, mandatory=False)
+    if reply_to is None:
+        return [event]
+    return [Outgoing(REPLIES, reply_to, properties, body), event]

@@ -1,0 +1,16 @@
+"""Commands, their results and what is recorded with them."""
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    """Run the SQL beside this file as one script; through a cursor of the driver's, since it has percent signs."""
+    sql = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
+    cursor = op.get_bind().connection.cursor()
+    cursor.execute(sql)
+    cursor.close()

@@ -1,0 +1,1 @@
+"""Alembic revisions: each a Python file that runs the SQL beside it."""

@@ -1,0 +1,228 @@
+"""Exchanges, queues, bindings and permissions as data; nothing here talks to a broker.
+
+publishers ──► ish.commands (topic) ──► ish.relay | ish.ai | ish.ai.batch | ish.android ──► workers
+                    │ no queue bound                     │ limit, length        │ transient
+                    ▼                                    ▼                      ▼
+               ish.unrouted                          ish.dead            ish.retry (direct)
+                                                                                │
+                      back to the pool's queue ◄── ish.<pool>.retry.<delay>  ◄──┘
+
+results: ish.replies (direct, to reply.<publisher>) and ish.results (topic, <kind>.<status>, for anyone)
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+COMMANDS = "ish.commands"
+UNROUTED = "ish.unrouted"
+DEAD = "ish.dead"
+RETRY = "ish.retry"
+REPLIES = "ish.replies"
+RESULTS = "ish.results"
+
+RELAY, AI, AI_BATCH, ANDROID = "ish.relay", "ish.ai", "ish.ai.batch", "ish.android"
+WORK_QUEUES = (RELAY, AI, AI_BATCH, ANDROID)
+
+ROUTING_KEYS = {RELAY: "relay", AI: "ai.send", AI_BATCH: "ai.send.batch", ANDROID: "android.execute"}
+"""Each work queue's own key on `ish.commands`."""
+
+RETRY_LEVELS = {"5s": 5, "30s": 30, "2m": 120, "10m": 600, "1h": 3600}
+"""Wait queues of each pool: name and time to live in seconds."""
+
+DELIVERY_LIMIT = 200
+"""A backstop only. Attempts are counted in Postgres; a low limit kills what was prefetched beside a poison message."""
+
+OWN_USERS = frozenset({"gateway", "worker", "outbox"})
+"""Users whose `x-publisher`, `x-owner` and `x-attempt` headers are believed."""
+
+RESERVED_NAMES = OWN_USERS | {"ops", "admin", "guest", "ish"}
+PUBLISHER_NAME = re.compile(r"^[a-z][a-z0-9_-]{0,62}$")
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One exchange."""
+
+    name: str
+    type: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """One durable quorum queue."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A queue bound to an exchange by a key."""
+
+    exchange: str
+    queue: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """Everything the broker must have before a process starts."""
+
+    exchanges: tuple[Exchange, ...]
+    queues: tuple[Queue, ...]
+    bindings: tuple[Binding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """A RabbitMQ user's rights: regular expressions on resource names, and on topic keys of `ish.commands`."""
+
+    configure: str
+    write: str
+    read: str
+    topic_write: str | None = None
+    """Keys it may publish on `ish.commands`; None means any."""
+
+
+def retry_queue(work_queue: str, level: str) -> str:
+    """The wait queue of a work queue, such as `ish.ai.retry.30s`.
+
+    Args:
+        work_queue: One of `WORK_QUEUES`.
+        level: One of `RETRY_LEVELS`.
+    """
+    return f"{work_queue}.retry.{level}"
+
+
+def retry_level(delay_seconds: float) -> str:
+    """The longest wait that does not overshoot; what remains after it is waited for in a further hop.
+
+    Args:
+        delay_seconds: Time until the command is due; under the shortest level the shortest is taken.
+    """
+    fitting = [name for name, seconds in RETRY_LEVELS.items() if seconds <= delay_seconds + 0.5]
+    return fitting[-1] if fitting else next(iter(RETRY_LEVELS))
+
+
+def reply_queue(publisher: str) -> str:
+    """The reply queue of an outside publisher.
+
+    Args:
+        publisher: Its RabbitMQ user name.
+    """
+    return f"reply.{publisher}"
+
+
+def owns_reply_queue(publisher: str, name: str) -> bool:
+    """Whether a publisher may ask for its results at this name: its own queue, or one below it.
+
+    Args:
+        publisher: The original publisher.
+        name: The `reply_to` of its message.
+    """
+    own = reply_queue(publisher)
+    return name == own or name.startswith(f"{own}.")
+
+
+def _quorum(**arguments: Any) -> dict[str, Any]:
+    return {"x-queue-type": "quorum", **{name.replace("_", "-"): value for name, value in arguments.items()}}
+
+
+def _at_least_once(**arguments: Any) -> dict[str, Any]:
+    return _quorum(x_overflow="reject-publish", x_dead_letter_strategy="at-least-once", **arguments)
+
+
+def topology(queue_max_length: int = 2_000_000) -> Topology:
+    """What `ish topology apply` declares.
+
+    Args:
+        queue_max_length: Commands a work queue holds before publishes are refused.
+    """
+    exchanges = (
+        Exchange(UNROUTED, "fanout"),
+        Exchange(DEAD, "fanout"),
+        Exchange(COMMANDS, "topic", {"alternate-exchange": UNROUTED}),
+        Exchange(RETRY, "direct"),
+        Exchange(REPLIES, "direct"),
+        Exchange(RESULTS, "topic"),
+    )
+    queues = [Queue(UNROUTED, _quorum()), Queue(DEAD, _quorum())]
+    bindings = [Binding(UNROUTED, UNROUTED, ""), Binding(DEAD, DEAD, "")]
+    for name in WORK_QUEUES:
+        queues.append(
+            Queue(
+                name,
+                _at_least_once(
+                    x_delivery_limit=DELIVERY_LIMIT,
+                    x_max_length=queue_max_length,
+                    x_dead_letter_exchange=DEAD,
+                    x_dead_letter_routing_key=name,
+                ),
+            )
+        )
+        bindings += (Binding(COMMANDS, name, ROUTING_KEYS[name]), Binding(RETRY, name, name))
+        for level, seconds in RETRY_LEVELS.items():
+            waiting = retry_queue(name, level)
+            queues.append(
+                Queue(
+                    waiting,
+                    _at_least_once(
+                        x_message_ttl=seconds * 1000,
+                        x_max_length=queue_max_length,
+                        x_dead_letter_exchange=RETRY,
+                        x_dead_letter_routing_key=name,
+                    ),
+                )
+            )
+            bindings.append(Binding(RETRY, waiting, waiting))
+    return Topology(exchanges, tuple(queues), tuple(bindings))
+
+
+NOTHING = "^$"
+ROLES: dict[str, Permissions] = {
+    "gateway": Permissions(
+        configure=r"^reply\.gateway\..*$",
+        write=r"^(ish\.commands|reply\.gateway\..*)$",
+        read=r"^(ish\.replies|reply\.gateway\..*)$",
+    ),
+    "worker": Permissions(
+        configure=NOTHING,
+        write=r"^ish\.(commands|retry|replies|results)$",
+        read=r"^ish\.(relay|ai|ai\.batch|android)$",
+    ),
+    "outbox": Permissions(
+        # redeclares what was deleted: ready-made queues and their bindings, nothing else
+        configure=r"^ish\..*$",
+        write=r"^ish\..*$",
+        read=r"^ish\..*$",
+    ),
+    "ops": Permissions(configure=r"^(ish\.|reply\.).*$", write=r"^(ish\.|reply\.).*$", read=r"^(ish\.|reply\.).*$"),
+}
+"""Rights of our own users; an outside publisher's come from `publisher_permissions`."""
+
+
+def permissions(user: str) -> Permissions:
+    """The rights of one of our own users.
+
+    Args:
+        user: A key of `ROLES`.
+    """
+    return ROLES[user]
+
+
+def publisher_permissions(name: str, queues: tuple[str, ...] = WORK_QUEUES) -> Permissions:
+    """The rights of an outside publisher: write its kinds to `ish.commands`, read its own reply queue.
+
+    Args:
+        name: Its RabbitMQ user name, matching `PUBLISHER_NAME`.
+        queues: Work queues whose keys it may use.
+    """
+    keys = "|".join(re.escape(ROUTING_KEYS[queue]) for queue in queues)
+    return Permissions(
+        configure=NOTHING,
+        write=r"^ish\.commands$",
+        read=f"^{re.escape(reply_queue(name))}$",
+        topic_write=f"^({keys})(\\..+)?$",
+    )

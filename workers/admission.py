@@ -1,0 +1,81 @@
+"""Admission: decides of a delivery, without I/O, whether it is a command of this pool; nothing is believed unchecked."""
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+
+from pydantic import BaseModel
+
+from contracts.commands import decode_payload, fingerprint, repeatable
+from contracts.envelope import Refused, read_envelope
+from contracts.errors import ErrorCode, Permanent
+from workers.commits import DeadLetter
+from workers.deliveries import Admitted, Delivery
+
+
+class Unreadable(BaseModel):
+    """Stands for a payload that does not fit its kind; such a command is recorded as failed and never run."""
+
+
+def admit(
+    delivery: Delivery, *, queue: str, kinds: Collection[str], default_deadline: timedelta, now: datetime
+) -> Admitted | DeadLetter:
+    """Check one delivery.
+
+    Args:
+        delivery: As received.
+        queue: The work queue it came from.
+        kinds: Names of the kinds that this pool serves.
+        default_deadline: For a command that names none.
+        now: The current time.
+
+    Returns:
+        A command to claim (one whose payload does not fit carries its `fault`, so that its publisher gets a result), or
+        a dead letter when there is nobody who could be answered.
+    """
+    try:
+        envelope = read_envelope(delivery.properties, default_deadline=default_deadline, now=now)
+    except Refused as refused:
+        return dead_letter(delivery, refused, queue=queue)
+    if envelope.kind.name not in kinds:
+        sentence = f"{envelope.kind.type} does not belong on {queue}: publish it with its own routing key"
+        stray = Refused(ErrorCode.WRONG_QUEUE, sentence, publisher=envelope.publisher, message_id=str(envelope.id))
+        return dead_letter(delivery, stray, queue=queue)
+    fault: Permanent | None = None
+    payload: BaseModel
+    try:
+        payload = decode_payload(envelope.kind, delivery.body)
+    except Permanent as error:
+        payload, fault = Unreadable(), error
+    return Admitted(
+        delivery,
+        envelope,
+        payload,
+        # a body that is no text could not be stored; its bytes are kept with the dead letter
+        text=delivery.body.decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}"),
+        fingerprint=fingerprint(envelope.kind.name, delivery.body),
+        repeatable=repeatable(payload),
+        fault=fault,
+    )
+
+
+def dead_letter(delivery: Delivery, refused: Refused, *, queue: str) -> DeadLetter:
+    """The dead letter of a message that cannot become a command.
+
+    Args:
+        delivery: As received.
+        refused: Why, with what could be read.
+        queue: The work queue it came from.
+    """
+    properties = delivery.properties
+    return DeadLetter(
+        reason=refused.code.value,
+        message=refused.message,
+        publisher=refused.publisher,
+        message_id=refused.message_id,
+        type=properties.message_type,
+        queue=queue,
+        routing_key=delivery.routing_key,
+        reply_to=properties.reply_to,
+        headers=dict(properties.headers or {}),
+        body=delivery.body,
+    )

@@ -1,0 +1,46 @@
+"""What the states that adb reports mean for a command, and what a person can do about each."""
+
+from contracts.errors import ErrorCode, Permanent, Transient
+
+READY = "device"
+UNRESPONSIVE = "unresponsive"
+"""Ours, not adb's: connected, but commands get no answer."""
+OFFLINE = "offline"
+
+NOT_CONFIGURED = (
+    "no phone is connected: connect one to an adb server (`adb connect HOST:PORT`, or a USB cable with USB debugging on) "
+    "and name that server in ISH_ADB_SERVERS (host:port, comma-separated)"
+)
+UNAUTHORIZED_HINT = "accept the USB debugging prompt on the phone's screen, and tick 'always allow from this computer'"
+_HINTS = {
+    "unauthorized": UNAUTHORIZED_HINT,
+    "authorizing": UNAUTHORIZED_HINT,
+    OFFLINE: "check that the phone is on and its cable or network works, or plug it in again",
+    UNRESPONSIVE: "the phone is connected but answers no command; restart it",
+    "connecting": "the phone is being connected; this takes a few seconds",
+    "recovery": "the phone is in recovery mode; restart it into Android",
+    "sideload": "the phone is in recovery mode; restart it into Android",
+    "rescue": "the phone is in rescue mode; restart it into Android",
+    "bootloader": "the phone is in its boot loader; restart it into Android",
+}
+
+
+def hint(state: str) -> str | None:
+    """What a person can do about a phone in this state; None when it is ready."""
+    if state == READY:
+        return None
+    if state.startswith("no permissions"):
+        return "this computer's user may not use the USB device; add a udev rule for it and plug the phone in again"
+    return _HINTS.get(state, "plug the phone in again, or restart it")
+
+
+def not_ready(serial: str, state: str) -> Transient:
+    """Why a command cannot run on a phone in this state; nothing was sent to it."""
+    permitted = state not in ("unauthorized", "authorizing") and not state.startswith("no permissions")
+    code = ErrorCode.DEVICE_OFFLINE if permitted else ErrorCode.DEVICE_UNAUTHORIZED
+    return Transient(code, f"{serial} is {state}: {hint(state)}", details={"device": serial, "state": state})
+
+
+def not_configured() -> Permanent:
+    """There is nothing that a command could run on."""
+    return Permanent(ErrorCode.DEVICE_NOT_CONFIGURED, NOT_CONFIGURED)

@@ -1,0 +1,257 @@
+"""Claims: who runs a command. The statements that decide it, each beside its function.
+
+A claim writes `running` with a new token and this worker's incarnation. A holder whose heartbeat is older than the lease
+is gone, and its commands are taken over (the attempt is counted); one that lives is left alone. Every statement
+autocommits and takes its rows in key order, so that two batches with the same keys cannot deadlock.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from typing import Any
+from uuid import UUID
+
+from contracts.topology import ROUTING_KEYS
+from workers.deliveries import Admitted, Claimed, Key
+
+
+class Verdict(Enum):
+    """Why a command was not claimed."""
+
+    TERMINAL = auto()
+    """It has ended; its stored reply is sent again."""
+    ID_REUSED = auto()
+    """The same id came with another body."""
+    EARLY = auto()
+    """It waits for its next try."""
+    HELD = auto()
+    """Another worker, which lives, is running it."""
+
+
+@dataclass(slots=True)
+class NotClaimed:
+    """A command that this worker does not run now."""
+
+    admitted: Admitted
+    verdict: Verdict
+    state: str | None = None
+    result: str | None = None
+    retry_at: datetime | None = None
+
+
+ROWS = """
+w as (
+  select * from unnest($1::text[], $2::uuid[], $3::bytea[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+    $9::text[], $10::text[], $11::text[], $12::bool[], $13::timestamptz[], $14::timestamptz[], $15::uuid[])
+  as t(publisher, id, fingerprint, kind, owner, routing_key, reply_to, correlation_id, traceparent, priority, payload,
+    repeatable, accepted_at, deadline_at, replay_of)
+  order by 1, 2
+)"""
+"""The rows to insert, as `columns` gives them."""
+
+# Keys the gateway reserved and has no row for yet are claimed here too: `known` has both.
+_CLAIM_NEW = f"""
+with {ROWS},
+fresh as (
+  insert into command_keys (publisher, id, fingerprint) select publisher, id, fingerprint from w
+  on conflict do nothing returning publisher, id, day
+),
+known as (
+  select publisher, id, day from fresh
+  union all
+  select k.publisher, k.id, k.day from w join command_keys k using (publisher, id) where k.fingerprint = w.fingerprint
+)
+insert into commands (publisher, id, day, kind, owner, state, attempt, token, holder, repeatable, routing_key, reply_to,
+  correlation_id, traceparent, priority, payload, accepted_at, deadline_at, started_at, replay_of)
+select publisher, id, day, kind, owner, 'running', 1, nextval('token_seq'), $16, repeatable, routing_key, reply_to,
+  correlation_id, traceparent, priority, payload, accepted_at, deadline_at, clock_timestamp(), replay_of
+from w join known using (publisher, id)
+order by publisher, id
+on conflict (publisher, id, day) do nothing
+returning publisher, id, day, attempt, crashes, token, started_at
+"""  # noqa: S608  # only constants of this module
+
+# Plain read first; only rows that look claimable are locked, and `skip locked` leaves those that another batch has.
+_CLAIM_KNOWN = """
+with w as (
+  select * from unnest($1::text[], $2::uuid[], $3::bytea[]) as t(publisher, id, fingerprint)
+),
+seen as materialized (
+  select publisher, id, day, k.fingerprint = w.fingerprint as same, c.state, c.result, c.retry_at
+  from w join command_keys k using (publisher, id) left join commands c using (publisher, id, day)
+),
+cur as materialized (
+  select c.publisher, c.id, c.day, c.state, c.holder, c.token, c.repeatable, c.retry_at
+  from commands c join seen s using (publisher, id, day)
+  where s.same and s.state in ('queued', 'retrying', 'running')
+  order by c.publisher, c.id
+  for update of c skip locked
+),
+dead as materialized (
+  select h.holder from (select distinct holder from cur where state = 'running') h
+  left join workers x on x.incarnation = h.holder
+  where x.heartbeat_at is null or x.heartbeat_at < clock_timestamp() - $4::interval
+),
+claimed as (
+  update commands c set state = 'running', attempt = c.attempt + 1, token = nextval('token_seq'), holder = $5,
+    crashes = c.crashes + (cur.state = 'running')::int, retry_at = null,
+    started_at = coalesce(c.started_at, clock_timestamp())
+  from cur
+  where (c.publisher, c.id, c.day) = (cur.publisher, cur.id, cur.day) and (
+    cur.state = 'queued'
+    or cur.state = 'retrying' and (cur.retry_at is null or cur.retry_at <= clock_timestamp() + interval '500 ms')
+    or cur.state = 'running' and (
+      cur.holder in (select holder from dead) or cur.holder is null
+      or cur.holder = $5 and cur.token <> all ($6::bigint[])))
+  returning c.publisher, c.id, c.day, c.attempt, c.crashes, c.token, c.started_at,
+    cur.state = 'running' as taken_over, cur.state = 'running' and not cur.repeatable as interrupted
+)
+select s.publisher, s.id, s.day, s.same, s.state, s.result, s.retry_at,
+  c.token, c.attempt, c.crashes, c.started_at, c.taken_over, c.interrupted
+from seen s left join claimed c using (publisher, id)
+"""
+
+
+def columns(batch: Sequence[Admitted]) -> list[list[Any]]:
+    """The parameters $1 to $15 of statements that insert commands, a column each.
+
+    Args:
+        batch: Admitted commands with different keys.
+    """
+    envelopes = [one.envelope for one in batch]
+    return [
+        [one.publisher for one in envelopes],
+        [one.id for one in envelopes],
+        [one.fingerprint for one in batch],
+        [one.kind.name for one in envelopes],
+        [one.owner for one in envelopes],
+        [_command_key(one) for one in batch],
+        [one.reply_to for one in envelopes],
+        [one.correlation_id for one in envelopes],
+        [one.traceparent for one in envelopes],
+        [one.priority for one in envelopes],
+        [one.text for one in batch],
+        [one.repeatable for one in batch],
+        [one.accepted_at for one in envelopes],
+        [one.deadline_at for one in envelopes],
+        [one.replay_of for one in envelopes],
+    ]
+
+
+def _command_key(one: Admitted) -> str:
+    """Its key on `ish.commands`; a command that comes from a wait queue carries that queue's key."""
+    return ROUTING_KEYS.get(one.delivery.routing_key, one.delivery.routing_key)
+
+
+async def claim(
+    connection: Any,
+    batch: Sequence[Admitted],
+    *,
+    holder: UUID,
+    lease_seconds: float,
+    in_flight: Collection[int],
+) -> tuple[list[Claimed], list[NotClaimed]]:
+    """Claim what can be claimed of a batch.
+
+    Args:
+        connection: In no transaction; each statement commits by itself.
+        batch: Commands with different keys, none of them in flight in this process.
+        holder: This worker's incarnation.
+        lease_seconds: Age of a heartbeat at which its worker is gone.
+        in_flight: Tokens that this worker is running now; what it holds beside them it has forgotten, and takes again.
+
+    Returns:
+        What this worker now runs, and what it does not, with the reason.
+    """
+    by_key = {one.key: one for one in batch}
+    rows = await connection.fetch(_CLAIM_NEW, *columns(batch), holder)
+    claimed = [_claimed(by_key.pop((row["publisher"], row["id"])), row) for row in rows]
+    if not by_key:
+        return claimed, []
+    known, left = await claim_known(
+        connection, list(by_key.values()), holder=holder, lease_seconds=lease_seconds, in_flight=in_flight
+    )
+    return claimed + known, left
+
+
+async def claim_known(
+    connection: Any,
+    batch: Sequence[Admitted],
+    *,
+    holder: UUID,
+    lease_seconds: float,
+    in_flight: Collection[int],
+) -> tuple[list[Claimed], list[NotClaimed]]:
+    """Claim commands that have a row already: recorded by the gateway, waiting, forgotten or left by a dead worker.
+
+    Args:
+        connection: As in `claim`.
+        batch: As in `claim`.
+        holder: As in `claim`.
+        lease_seconds: As in `claim`.
+        in_flight: As in `claim`.
+    """
+    by_key: dict[Key, Admitted] = {one.key: one for one in batch}
+    keys = sorted(by_key)
+    rows = await connection.fetch(
+        _CLAIM_KNOWN,
+        [publisher for publisher, _ in keys],
+        [id_ for _, id_ in keys],
+        [by_key[key].fingerprint for key in keys],
+        timedelta(seconds=lease_seconds),
+        holder,
+        list(in_flight),
+    )
+    claimed: list[Claimed] = []
+    left: list[NotClaimed] = []
+    for row in rows:
+        admitted = by_key.pop((row["publisher"], row["id"]))
+        if row["token"] is not None:
+            claimed.append(_claimed(admitted, row, interrupted=row["interrupted"]))
+        else:
+            left.append(_not_claimed(admitted, row))
+    # no visible row: another batch is writing it right now
+    left += [NotClaimed(admitted, Verdict.HELD) for admitted in by_key.values()]
+    return claimed, left
+
+
+def _claimed(admitted: Admitted, row: Any, *, interrupted: bool = False) -> Claimed:
+    return Claimed(
+        admitted,
+        day=row["day"],
+        token=row["token"],
+        attempt=row["attempt"],
+        crashes=row["crashes"],
+        started_at=row["started_at"],
+        interrupted=interrupted,
+    )
+
+
+def _not_claimed(admitted: Admitted, row: Any) -> NotClaimed:
+    if not row["same"]:
+        return NotClaimed(admitted, Verdict.ID_REUSED)
+    if row["state"] == "retrying":
+        return NotClaimed(admitted, Verdict.EARLY, row["state"], retry_at=row["retry_at"])
+    if row["state"] in (None, "queued", "running"):
+        return NotClaimed(admitted, Verdict.HELD, row["state"])
+    return NotClaimed(admitted, Verdict.TERMINAL, row["state"], row["result"])
+
+
+_ALONE = (
+    "update commands set alone = alone + 1 where token = $1 and publisher = $2 and id = $3 and day = $4 returning alone"
+)
+
+
+async def mark_alone(connection: Any, claimed: Claimed) -> int:
+    """Note, before it starts, that a command is run with nothing else in flight.
+
+    Args:
+        connection: In no transaction.
+        claimed: The suspect.
+
+    Returns:
+        Times that it has been run so, counting this one; 0 when its claim is gone.
+    """
+    publisher, id_ = claimed.admitted.key
+    return int(await connection.fetchval(_ALONE, claimed.token, publisher, id_, claimed.day) or 0)

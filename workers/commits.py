@@ -1,0 +1,416 @@
+"""Commits: what a batch of finished commands writes, in one transaction guarded by their tokens.
+
+A row whose token is no longer the newest was taken over by another worker: nothing of it is written. The statements are
+one per table, whatever the batch's size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from contracts.results import TERMINAL
+from workers.claims import ROWS, columns
+from workers.deliveries import Admitted, Finished, Key
+from workers.handler import Message
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxKey:
+    """A row of the outbox."""
+
+    token: int
+    part: int
+
+
+_FINISH = """
+with u as (
+  select * from unnest($1::text[], $2::uuid[], $3::date[], $4::bigint[], $5::text[], $6::text[], $7::text[],
+    $8::timestamptz[], $9::timestamptz[])
+  as t(publisher, id, day, token, state, result, error_code, finished_at, retry_at)
+)
+update commands c set state = u.state, result = u.result, error_code = u.error_code, finished_at = u.finished_at,
+  retry_at = u.retry_at
+from u
+where c.publisher = u.publisher and c.id = u.id and c.day = u.day and c.token = u.token and c.state = 'running'
+returning c.token
+"""
+
+# A command nobody has seen before, finished in the same statement that records it.
+_FINISH_NEW = f"""
+with {ROWS},
+r as (select * from unnest($1::text[], $2::uuid[], $16::text[]) as t(publisher, id, result)),
+fresh as (
+  insert into command_keys (publisher, id, fingerprint) select publisher, id, fingerprint from w
+  on conflict do nothing returning publisher, id, day
+)
+insert into commands (publisher, id, day, kind, owner, state, attempt, token, holder, repeatable, routing_key, reply_to,
+  correlation_id, traceparent, priority, payload, accepted_at, deadline_at, started_at, finished_at, result, replay_of)
+select publisher, id, day, kind, owner, 'succeeded', 1, nextval('token_seq'), $17, repeatable, routing_key, reply_to,
+  correlation_id, traceparent, priority, payload, accepted_at, deadline_at, $18, $19, result, replay_of
+from w join fresh using (publisher, id) join r using (publisher, id)
+returning publisher, id, day, token
+"""  # noqa: S608  # only constants of this module
+
+# A command that the gateway has recorded and that has never run.
+_FINISH_QUEUED = """
+with w as (
+  select * from unnest($1::text[], $2::uuid[], $3::bytea[], $4::text[]) as t(publisher, id, fingerprint, result)
+),
+cur as materialized (
+  select c.publisher, c.id, c.day, w.result
+  from w join command_keys k using (publisher, id) join commands c using (publisher, id, day)
+  where k.fingerprint = w.fingerprint and c.state = 'queued' and c.attempt = 0
+  order by c.publisher, c.id
+  for update of c skip locked
+)
+update commands c set state = 'succeeded', attempt = 1, token = nextval('token_seq'), holder = $5, result = cur.result,
+  started_at = $6, finished_at = $7
+from cur where (c.publisher, c.id, c.day) = (cur.publisher, cur.id, cur.day)
+returning c.publisher, c.id, c.day, c.token
+"""
+
+_ATTEMPTS = """
+insert into attempts (publisher, id, day, attempt, token, worker, target, started_at, duration_seconds, outcome,
+  error_code, error_message, tokens_in, tokens_out, cost_usd)
+select * from unnest($1::text[], $2::uuid[], $3::date[], $4::int[], $5::bigint[], $6::text[], $7::text[],
+  $8::timestamptz[], $9::float8[], $10::text[], $11::text[], $12::text[], $13::bigint[], $14::bigint[], $15::numeric[])
+"""
+
+_OUTBOX = """
+insert into outbox (token, part, publisher, id, kind, status, owner, reply_to, correlation_id, traceparent, body,
+  accepted_at, deadline_at)
+select * from unnest($1::bigint[], $2::smallint[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::text[],
+  $8::text[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[])
+"""
+
+_CONVERSATIONS = """
+insert into conversations (owner, id) select distinct * from unnest($1::text[], $2::text[]) order by 1, 2
+on conflict do nothing
+"""
+
+_MESSAGES = """
+insert into messages (publisher, command_id, position, owner, conversation_id, sender, text, metadata, sent_at,
+  accepted_at)
+select * from unnest($1::text[], $2::uuid[], $3::smallint[], $4::text[], $5::text[], $6::text[], $7::text[],
+  $8::jsonb[], $9::timestamptz[], $10::timestamptz[])
+"""
+
+# `deliver_to` is null for every matching target, else a comma-separated list of names
+_DELIVERIES = """
+insert into deliveries (target_id, owner, conversation_id, publisher, command_id, position, accepted_at)
+select t.id, m.owner, m.conversation_id, m.publisher, m.command_id, m.position, m.accepted_at
+from unnest($1::text[], $2::uuid[], $3::smallint[], $4::text[], $5::text[], $6::timestamptz[], $7::text[])
+  as m(publisher, command_id, position, owner, conversation_id, accepted_at, deliver_to)
+join targets t on t.owner = m.owner and t.disabled_at is null
+  and (t.conversation_id is null or t.conversation_id = m.conversation_id)
+  and (m.deliver_to is null or t.name = any (string_to_array(m.deliver_to, ',')))
+order by m.accepted_at, m.command_id, m.position, t.id
+on conflict do nothing
+"""
+
+_ARTIFACTS = """
+insert into artifacts (sha256, content_type, size_bytes, content)
+select * from unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[]) order by 1
+on conflict do nothing
+"""
+
+_ARTIFACT_OWNERS = """
+insert into artifact_owners (sha256, owner, publisher, command_id)
+select * from unnest($1::text[], $2::text[], $3::text[], $4::uuid[])
+on conflict do nothing
+"""
+
+_DEAD_LETTERS = """
+insert into dead_letters (reason, message, publisher, message_id, type, queue, routing_key, reply_to, headers, body)
+select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+  $9::jsonb[], $10::bytea[])
+"""
+
+_FORGET_SENT = """
+delete from outbox where (token, part) in (select * from unnest($1::bigint[], $2::smallint[]))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that will not be run, with its reason."""
+
+    reason: str
+    message: str
+    publisher: str | None
+    message_id: str | None
+    type: str | None
+    queue: str
+    routing_key: str
+    reply_to: str | None
+    headers: dict[str, Any]
+    body: bytes
+
+
+async def commit(connection: Any, finished: Sequence[Finished], *, worker: str, queue: str) -> set[int]:
+    """Write what a batch of runs led to. Call it in a transaction.
+
+    Args:
+        connection: In a transaction of the caller's.
+        finished: Runs with different tokens.
+        worker: Name of this worker, for the attempts.
+        queue: The work queue, for dead letters.
+
+    Returns:
+        The tokens that were written; a missing one had been taken over.
+    """
+    rows = await connection.fetch(
+        _FINISH,
+        [one.claimed.admitted.envelope.publisher for one in finished],
+        [one.claimed.admitted.envelope.id for one in finished],
+        [one.claimed.day for one in finished],
+        [one.claimed.token for one in finished],
+        [one.state.value for one in finished],
+        [one.result.decode() if one.result is not None else None for one in finished],
+        [one.error.code.value if one.error else None for one in finished],
+        [one.finished_at if one.state in TERMINAL else None for one in finished],
+        [one.retry_at for one in finished],
+    )
+    tokens = {row["token"] for row in rows}
+    written = [one for one in finished if one.claimed.token in tokens]
+    if written:
+        await _insert_attempts(connection, written, worker=worker)
+        await insert_effects(connection, written, queue=queue)
+    return tokens
+
+
+async def finish_at_once(
+    connection: Any,
+    batch: Sequence[tuple[Admitted, bytes]],
+    *,
+    holder: UUID,
+    started_at: datetime,
+    finished_at: datetime,
+) -> dict[Key, tuple[date, int]]:
+    """Claim and finish commands whose effect is this transaction. Call it in a transaction.
+
+    Args:
+        connection: In a transaction of the caller's.
+        batch: Commands with different keys, each with the result of a first run that succeeded.
+        holder: This worker's incarnation.
+        started_at: When the batch was begun.
+        finished_at: Now.
+
+    Returns:
+        Day and token of those that are finished; the others need a claim of their own (they ran before, are running
+        elsewhere, ended already, or came under a used id).
+    """
+    admitted = [one for one, _ in batch]
+    results = {one.key: result.decode() for one, result in batch}
+    rows = await connection.fetch(
+        _FINISH_NEW, *columns(admitted), [results[one.key] for one in admitted], holder, started_at, finished_at
+    )
+    done = {(row["publisher"], row["id"]): (row["day"], row["token"]) for row in rows}
+    rest = [one for one in admitted if one.key not in done]
+    if rest:
+        rows = await connection.fetch(
+            _FINISH_QUEUED,
+            [one.envelope.publisher for one in rest],
+            [one.envelope.id for one in rest],
+            [one.fingerprint for one in rest],
+            [results[one.key] for one in rest],
+            holder,
+            started_at,
+            finished_at,
+        )
+        done |= {(row["publisher"], row["id"]): (row["day"], row["token"]) for row in rows}
+    return done
+
+
+async def insert_effects(connection: Any, finished: Sequence[Finished], *, queue: str) -> None:
+    """Write messages, deliveries, artifacts, outbox rows and dead letters of runs whose command row is written.
+
+    Args:
+        connection: In the same transaction.
+        finished: Runs.
+        queue: The work queue, for dead letters.
+    """
+    await _insert_messages(connection, finished)
+    await _insert_artifacts(connection, finished)
+    await _insert_outbox(connection, [one for one in finished if one.state in TERMINAL])
+    letters = [dead_letter_of(one, queue=queue) for one in finished if one.dead_letter]
+    if letters:
+        await insert_dead_letters(connection, letters)
+
+
+async def _insert_attempts(connection: Any, finished: Sequence[Finished], *, worker: str) -> None:
+    usage = [one.outcome.usage if one.outcome else None for one in finished]
+    await connection.execute(
+        _ATTEMPTS,
+        [one.claimed.admitted.envelope.publisher for one in finished],
+        [one.claimed.admitted.envelope.id for one in finished],
+        [one.claimed.day for one in finished],
+        [one.claimed.attempt for one in finished],
+        [one.claimed.token for one in finished],
+        [worker] * len(finished),
+        [use.target if use else _target(one) for one, use in zip(finished, usage, strict=True)],
+        [one.run_started_at for one in finished],
+        [one.duration_seconds for one in finished],
+        [one.state.value for one in finished],
+        [one.error.code.value if one.error else None for one in finished],
+        [one.error.message if one.error else None for one in finished],
+        [use.tokens_in if use else None for use in usage],
+        [use.tokens_out if use else None for use in usage],
+        [use.cost_usd if use else None for use in usage],
+    )
+
+
+def _target(one: Finished) -> str | None:
+    target = one.error.details.get("target") if one.error else None
+    return target if isinstance(target, str) else None
+
+
+async def _insert_messages(connection: Any, finished: Sequence[Finished]) -> None:
+    lines: list[tuple[Admitted, int, Message]] = [
+        (one.claimed.admitted, position, message)
+        for one in finished
+        if one.outcome
+        for position, message in enumerate(one.outcome.messages)
+    ]
+    if not lines:
+        return
+    publishers = [admitted.envelope.publisher for admitted, _, _ in lines]
+    ids = [admitted.envelope.id for admitted, _, _ in lines]
+    positions = [position for _, position, _ in lines]
+    owners = [admitted.envelope.owner for admitted, _, _ in lines]
+    conversations = [message.conversation_id for _, _, message in lines]
+    accepted = [admitted.envelope.accepted_at for admitted, _, _ in lines]
+    await connection.execute(_CONVERSATIONS, owners, conversations)
+    await connection.execute(
+        _MESSAGES,
+        publishers,
+        ids,
+        positions,
+        owners,
+        conversations,
+        [message.sender for _, _, message in lines],
+        [message.text for _, _, message in lines],
+        [orjson.dumps(message.metadata).decode() for _, _, message in lines],
+        [message.sent_at for _, _, message in lines],
+        accepted,
+    )
+    await connection.execute(
+        _DELIVERIES,
+        publishers,
+        ids,
+        positions,
+        owners,
+        conversations,
+        accepted,
+        [",".join(message.deliver_to) if message.deliver_to is not None else None for _, _, message in lines],
+    )
+
+
+async def _insert_artifacts(connection: Any, finished: Sequence[Finished]) -> None:
+    owned = [
+        (one.claimed.admitted.envelope, artifact)
+        for one in finished
+        if one.outcome
+        for artifact in one.outcome.artifacts
+    ]
+    if not owned:
+        return
+    distinct = {artifact.sha256: artifact for _, artifact in owned}.values()
+    await connection.execute(
+        _ARTIFACTS,
+        [artifact.sha256 for artifact in distinct],
+        [artifact.content_type for artifact in distinct],
+        [len(artifact.content) for artifact in distinct],
+        [artifact.content for artifact in distinct],
+    )
+    await connection.execute(
+        _ARTIFACT_OWNERS,
+        [artifact.sha256 for _, artifact in owned],
+        [envelope.owner for envelope, _ in owned],
+        [envelope.publisher for envelope, _ in owned],
+        [envelope.id for envelope, _ in owned],
+    )
+
+
+async def _insert_outbox(connection: Any, finished: Sequence[Finished]) -> None:
+    rows: list[tuple[Any, ...]] = []
+    for one in finished:
+        envelope = one.claimed.admitted.envelope
+        if one.result is None:
+            raise TypeError("a terminal run has a result")
+        rows.append(
+            (
+                one.claimed.token, 0, envelope.publisher, envelope.id, envelope.kind.name, one.state.value, envelope.owner,
+                envelope.reply_to, envelope.correlation_id, envelope.traceparent, one.result.decode(),
+                envelope.accepted_at, envelope.deadline_at,
+            )
+        )  # fmt: skip
+        for part, (child, body) in enumerate(one.follow_ups, start=1):
+            rows.append(
+                (
+                    one.claimed.token, part, child.publisher, child.id, child.kind.name, None, child.owner, None,
+                    child.correlation_id, child.traceparent, body.decode(), child.accepted_at, child.deadline_at,
+                )
+            )  # fmt: skip
+    if rows:
+        await connection.execute(_OUTBOX, *(list(column) for column in zip(*rows, strict=True)))
+
+
+async def insert_dead_letters(connection: Any, letters: Sequence[DeadLetter]) -> None:
+    """Keep messages that will not be run.
+
+    Args:
+        connection: Any connection.
+        letters: The messages, with their reasons.
+    """
+    await connection.execute(
+        _DEAD_LETTERS,
+        [one.reason for one in letters],
+        [one.message for one in letters],
+        [one.publisher for one in letters],
+        [one.message_id for one in letters],
+        [one.type for one in letters],
+        [one.queue for one in letters],
+        [one.routing_key for one in letters],
+        [one.reply_to for one in letters],
+        [orjson.dumps(one.headers, default=str).decode() for one in letters],
+        [one.body for one in letters],
+    )
+
+
+async def forget_sent(connection: Any, sent: Sequence[OutboxKey]) -> None:
+    """Delete outbox rows whose messages the broker has confirmed.
+
+    Args:
+        connection: Any connection; it rides in the next batch's transaction.
+        sent: Their keys.
+    """
+    await connection.execute(_FORGET_SENT, [one.token for one in sent], [one.part for one in sent])
+
+
+def dead_letter_of(one: Finished, *, queue: str) -> DeadLetter:
+    """The dead letter that goes with a run that failed for good.
+
+    Args:
+        one: The run.
+        queue: The work queue.
+    """
+    if one.error is None:
+        raise TypeError("only a run that failed is dead-lettered")
+    delivery, envelope = one.claimed.admitted.delivery, one.claimed.admitted.envelope
+    return DeadLetter(
+        reason=one.error.code.value,
+        message=one.error.message,
+        publisher=envelope.publisher,
+        message_id=str(envelope.id),
+        type=envelope.kind.type,
+        queue=queue,
+        routing_key=delivery.routing_key,
+        reply_to=envelope.reply_to,
+        headers=dict(delivery.properties.headers or {}),
+        body=delivery.body,
+    )

@@ -1,0 +1,358 @@
+"""The one consume path: every command of every kind goes through here, from its delivery to its ack and its reply.
+
+    take ─► admit ─► claim ──► run handler ─► commit ─► ack ─► reply
+              │        │                        │
+              │        ├─ ended: stored reply   └─ transient: wait in the broker, ack
+              │        ├─ held or early: wait
+              ▼        ▼
+           dead letter (with its reason), ack
+
+A relay's effect is its transaction, so `AtOnce` claims and commits it in one; `workers.settling` does what follows a
+commit. Postgres away: nothing is acked, and the same batch is tried again until it works.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+from contracts.database import is_data_error, is_passing
+from contracts.envelope import milliseconds
+from contracts.logs import get_logger
+from contracts.metrics import IN_FLIGHT, QUEUE_WAIT
+from contracts.settings import Settings
+from workers import commits, runs
+from workers.admission import admit
+from workers.claims import NotClaimed, claim, mark_alone
+from workers.deliveries import Admitted, Claimed, Delivery, Finished, Key
+from workers.handler import Handler
+from workers.intake import Intake
+from workers.killpoints import KillPoints
+from workers.registry import Registration
+from workers.settling import Settling
+
+SUSPECT_DELIVERIES = 3
+"""Deliveries after which a message is run with nothing else in flight: it, or a neighbour, keeps killing workers."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What a pool of workers serves, and how."""
+
+    name: str
+    queue: str
+    kinds: frozenset[str]
+    prefetch: int
+    at_once: bool = False
+    """Its handler does no I/O: claim, effect and result are one transaction."""
+
+
+class Consumer:
+    """Runs the commands of one pool in this process.
+
+    Args:
+        pool: What to serve.
+        handler: What to run.
+        settings: Limits.
+        database: asyncpg pool.
+        intake: Where deliveries come from.
+        settling: What follows a commit.
+        registration: This worker's incarnation.
+        kill_points: Test aid.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        handler: Handler,
+        *,
+        settings: Settings,
+        database: Any,
+        intake: Intake,
+        settling: Settling,
+        registration: Registration,
+        kill_points: KillPoints,
+    ) -> None:
+        self._pool = pool
+        self._handler = handler
+        self._settings = settings
+        self._database = database
+        self._intake = intake
+        self._settling = settling
+        self._registration = registration
+        self._kill = kill_points
+        self._deadline = timedelta(seconds=settings.command_deadline_seconds)
+        self._flights: dict[Key, Claimed | None] = {}
+        self._twins: dict[Key, list[Delivery]] = {}
+        self._finished: list[Finished] = []
+        self._some_finished = asyncio.Event()
+        self._landed = asyncio.Event()
+        self._log = get_logger(pool=pool.name)
+        self._in_flight_gauge = IN_FLIGHT.labels(pool.name)
+
+    def in_flight(self) -> Collection[tuple[str, UUID, int]]:
+        """`(publisher, id, token)` of what this worker is running now."""
+        return [(*key, claimed.token) for key, claimed in self._flights.items() if claimed is not None]
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is taken, running or waiting to be committed."""
+        return not self._flights and not self._finished and not self._intake.waiting()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._commit_finished())
+            group.create_task(self._sweep_sent())
+            while True:
+                deliveries = await self._intake.take(self._settings.batch_size)
+                await self._start(group, deliveries)
+
+    async def _start(self, group: asyncio.TaskGroup, deliveries: Sequence[Delivery]) -> None:
+        batch, letters = self._admit(deliveries)
+        if letters:
+            await self._bury(letters)
+        calm = [one for one in batch if one.envelope.delivery_count < SUSPECT_DELIVERIES]
+        if calm:
+            self._kill.reach("before_claim", len(calm), in_flight=len(self._flights))
+            rest = await self._finish_at_once(calm) if self._pool.at_once else calm
+            for claimed in await self._claim(rest):
+                group.create_task(self._fly(claimed))
+        for suspect in batch:
+            if suspect.envelope.delivery_count >= SUSPECT_DELIVERIES:
+                await self._run_alone(suspect)
+
+    def _admit(
+        self, deliveries: Sequence[Delivery]
+    ) -> tuple[list[Admitted], list[tuple[Delivery, commits.DeadLetter]]]:
+        now = datetime.now(UTC)
+        batch: list[Admitted] = []
+        letters: list[tuple[Delivery, commits.DeadLetter]] = []
+        for delivery in deliveries:
+            one = admit(
+                delivery, queue=self._pool.queue, kinds=self._pool.kinds, default_deadline=self._deadline, now=now
+            )
+            if isinstance(one, commits.DeadLetter):
+                letters.append((delivery, one))
+            elif one.key in self._flights:
+                # one flight per key: its twin is looked at again when that has landed
+                self._twins.setdefault(one.key, []).append(delivery)
+            elif one.envelope.not_before is not None and one.envelope.not_before > now + timedelta(milliseconds=500):
+                self._settling.wait(one, one.envelope.not_before, attempt=one.envelope.attempt)
+            else:
+                self._flights[one.key] = None
+                batch.append(one)
+                QUEUE_WAIT.labels(one.envelope.kind.name).observe(
+                    max(0.0, (milliseconds(now) - milliseconds(one.envelope.accepted_at)) / 1000)
+                )
+        self._in_flight_gauge.set(len(self._flights))
+        return batch, letters
+
+    async def _claim(self, batch: Sequence[Admitted]) -> list[Claimed]:
+        """Claim a batch; what is not ours to run is settled here."""
+        if not batch:
+            return []
+
+        async def attempt() -> tuple[list[Claimed], list[NotClaimed]]:
+            async with self._database.acquire() as connection:
+                return await claim(
+                    connection,
+                    batch,
+                    holder=self._registration.incarnation,
+                    lease_seconds=self._settings.lease_seconds,
+                    in_flight=[token for _, _, token in self.in_flight()],
+                )
+
+        claimed, left = await self._until_postgres_answers(attempt)
+        for one in claimed:
+            self._flights[one.admitted.key] = one
+        for other in left:
+            letter = self._settling.settle_unclaimed(other)
+            if letter is not None:
+                await self._bury([(other.admitted.delivery, letter)])
+            self._land(other.admitted.key)
+        if claimed:
+            self._kill.reach("after_claim", len(claimed), in_flight=len(self._flights))
+        return claimed
+
+    async def _fly(self, claimed: Claimed, *, alone: int = 0) -> None:
+        finished = await runs.run(
+            claimed,
+            self._handler,
+            worker=self._registration.name,
+            max_attempts=self._settings.max_attempts,
+            alone=alone,
+        )
+        self._kill.reach("after_effect", in_flight=len(self._flights))
+        self._finished.append(finished)
+        self._some_finished.set()
+
+    async def _run_alone(self, suspect: Admitted) -> None:
+        """Run what was in flight in several crashes while nothing else is, so that only the guilty one is blamed."""
+        await self._all_landed(but=suspect.key)
+        for claimed in await self._claim([suspect]):
+
+            async def mark(one: Claimed = claimed) -> int:
+                async with self._database.acquire() as connection:
+                    return await mark_alone(connection, one)
+
+            await self._fly(claimed, alone=await self._until_postgres_answers(mark))
+        await self._all_landed()
+
+    async def _all_landed(self, *, but: Key | None = None) -> None:
+        while any(key != but and claimed is not None for key, claimed in self._flights.items()):
+            self._landed.clear()
+            await self._landed.wait()
+
+    async def _finish_at_once(self, batch: Sequence[Admitted]) -> list[Admitted]:
+        """Claim and finish relays in one transaction; returns those that need a claim of their own."""
+        started_at = datetime.now(UTC)
+        ready: list[Finished] = []
+        for one in batch:
+            if one.fault is None and one.envelope.deadline_at > started_at:
+                first_run = Claimed(one, day=started_at.date(), token=0, attempt=1, crashes=0, started_at=started_at)
+                finished = await runs.run(
+                    first_run, self._handler, worker=self._registration.name, max_attempts=self._settings.max_attempts
+                )
+                if finished.result is not None and finished.error is None:
+                    ready.append(finished)
+
+        async def attempt(part: Sequence[Finished]) -> list[Finished]:
+            async with self._database.acquire() as connection, connection.transaction():
+                await self._delete_sent(connection)
+                done = await commits.finish_at_once(
+                    connection,
+                    [(one.claimed.admitted, one.result or b"") for one in part],
+                    holder=self._registration.incarnation,
+                    started_at=started_at,
+                    finished_at=datetime.now(UTC),
+                )
+                written = [one for one in part if one.claimed.admitted.key in done]
+                for one in written:
+                    one.claimed.day, one.claimed.token = done[one.claimed.admitted.key]
+                self._kill.reach("after_claim", len(written), in_flight=len(self._flights))
+                await commits.insert_effects(connection, written, queue=self._pool.queue)
+                self._kill.reach("after_effect", len(written), in_flight=len(self._flights))
+            return written
+
+        written = await self._bisected(ready, attempt)
+        await self._settle(written)
+        done = {one.claimed.admitted.key for one in written}
+        return [one for one in batch if one.key not in done]
+
+    async def _commit_finished(self) -> None:
+        while True:
+            await self._some_finished.wait()
+            self._some_finished.clear()
+            batch, self._finished = self._finished, []
+
+            async def attempt(part: Sequence[Finished]) -> list[Finished]:
+                async with self._database.acquire() as connection, connection.transaction():
+                    await self._delete_sent(connection)
+                    tokens = await commits.commit(
+                        connection, part, worker=self._registration.name, queue=self._pool.queue
+                    )
+                return [one for one in part if one.claimed.token in tokens]
+
+            for start in range(0, len(batch), self._settings.batch_size):
+                part = batch[start : start + self._settings.batch_size]
+                written = await self._bisected(part, attempt)
+                tokens = {one.claimed.token for one in written}
+                await self._settle(written)
+                for fenced in (one for one in part if one.claimed.token not in tokens):
+                    self._settling.discard(fenced)
+                    self._land(fenced.claimed.admitted.key)
+
+    async def _delete_sent(self, connection: Any) -> None:
+        """Confirmed outbox rows leave in the next batch's transaction; should that fail, they leave in a later one."""
+        sent = self._settling.sent()
+        if sent:
+            await commits.forget_sent(connection, sent)
+            self._settling.forget(sent)
+
+    async def _sweep_sent(self) -> None:
+        """Delete confirmed outbox rows when no batch comes by to do it; until cancelled."""
+        while True:
+            await asyncio.sleep(0.5)
+            if self._settling.sent():
+
+                async def attempt() -> None:
+                    async with self._database.acquire() as connection:
+                        await self._delete_sent(connection)
+
+                await self._until_postgres_answers(attempt)
+
+    async def _settle(self, written: Sequence[Finished]) -> None:
+        if written:
+            self._kill.reach("after_commit", len(written), in_flight=len(self._flights))
+            await self._settling.settle(written)
+            for one in written:
+                self._land(one.claimed.admitted.key)
+
+    async def _bisected(
+        self, batch: Sequence[Finished], attempt: Callable[[Sequence[Finished]], Awaitable[list[Finished]]]
+    ) -> list[Finished]:
+        """Run a transaction over a batch; when Postgres refuses a row, halve until that row stands alone and fails."""
+        if not batch:
+            return []
+        try:
+            return await self._until_postgres_answers(lambda: attempt(batch))
+        except Exception as error:
+            if not is_data_error(error):
+                raise
+            if len(batch) > 1:
+                self._log.warning("batch_bisected", size=len(batch), error=repr(error))
+                self._settling.count_bisection()
+                half = len(batch) // 2
+                return [*await self._bisected(batch[:half], attempt), *await self._bisected(batch[half:], attempt)]
+            return await self._fail_alone(batch[0], error, attempt)
+
+    async def _fail_alone(
+        self, one: Finished, error: Exception, attempt: Callable[[Sequence[Finished]], Awaitable[list[Finished]]]
+    ) -> list[Finished]:
+        if one.error is not None and one.dead_letter:
+            raise error  # even its failure cannot be written: that is no fault of the row
+        one.claimed.admitted.fault = runs.unrepresentable(error)
+        if one.claimed.token == 0:
+            return []  # it goes on through a claim of its own, where its fault is recorded
+        failed = await runs.run(
+            one.claimed, self._handler, worker=self._registration.name, max_attempts=self._settings.max_attempts
+        )
+        return list(await self._until_postgres_answers(lambda: attempt([failed])))
+
+    async def _bury(self, letters: Sequence[tuple[Delivery, commits.DeadLetter]]) -> None:
+        async def attempt() -> None:
+            async with self._database.acquire() as connection:
+                await commits.insert_dead_letters(connection, [letter for _, letter in letters])
+
+        await self._until_postgres_answers(attempt)
+        self._settling.count_dead_letters([letter for _, letter in letters])
+        await self._intake.ack([delivery for delivery, _ in letters])
+
+    async def _until_postgres_answers(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
+        """Try until Postgres answers; what is held stays unacked meanwhile.
+
+        A commit whose answer was lost is resolved by the next try: its rows are found written, and not written again.
+        """
+        delay_seconds, told = 0.05, False
+        while True:
+            try:
+                return await attempt()
+            except Exception as error:
+                if not is_passing(error):
+                    raise
+                if not told:
+                    self._log.warning("postgres_unreachable", error=repr(error))
+                    told = True
+            await asyncio.sleep(delay_seconds)
+            delay_seconds = min(delay_seconds * 2, 1.0)
+
+    def _land(self, key: Key) -> None:
+        self._flights.pop(key, None)
+        self._landed.set()
+        for twin in self._twins.pop(key, ()):
+            self._intake.put_back(twin)

@@ -1,0 +1,128 @@
+"""A worker's row in `workers`: its incarnation, its heartbeat, and what happens when it was silent for too long."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Collection
+from datetime import timedelta
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from contracts.logs import get_logger
+
+_REGISTER = """
+insert into workers (incarnation, pool, host, pid, version, metrics_port) values ($1, $2, $3, $4, $5, $6)
+"""
+_BEAT = """
+update workers set heartbeat_at = clock_timestamp()
+where incarnation = $1 and heartbeat_at > clock_timestamp() - $2::interval and stopped_at is null
+returning 1
+"""
+_ADOPT = """
+update commands set holder = $1
+where holder = $2 and state = 'running' and token = any ($3::bigint[]) and (publisher, id) in (select * from unnest($4::text[], $5::uuid[]))
+returning token
+"""
+_STOP = "update workers set stopped_at = clock_timestamp(), heartbeat_at = '-infinity' where incarnation = $1"
+
+
+class Registration:
+    """This process's incarnation, kept alive by `beat`.
+
+    Args:
+        pool: asyncpg pool.
+        pool_name: `relay`, `ai`, `android` or `outbox`.
+        metrics_port: Where /metrics is served.
+        lease_seconds: Age of a heartbeat at which others take over.
+        heartbeat_seconds: Time between beats.
+    """
+
+    def __init__(
+        self, pool: Any, *, pool_name: str, metrics_port: int, lease_seconds: float, heartbeat_seconds: float
+    ) -> None:
+        self._pool = pool
+        self._pool_name = pool_name
+        self._metrics_port = metrics_port
+        self._lease_seconds = lease_seconds
+        self._heartbeat_seconds = heartbeat_seconds
+        self._log = get_logger(pool=pool_name)
+        self.incarnation: UUID = uuid4()
+        self.name = f"{pool_name}@{socket.gethostname()}:{os.getpid()}"
+
+    async def register(self) -> None:
+        """Write this incarnation's row.
+
+        Raises:
+            OSError, asyncpg.PostgresError, TimeoutError: Postgres is away.
+        """
+        async with asyncio.timeout(10):
+            await self._pool.execute(
+                _REGISTER,
+                self.incarnation,
+                self._pool_name,
+                socket.gethostname(),
+                os.getpid(),
+                product_version(),
+                self._metrics_port,
+            )
+
+    async def beat(self, in_flight: Callable[[], Collection[tuple[str, UUID, int]]]) -> None:
+        """Beat until cancelled. A beat that comes too late makes a new incarnation, which keeps what nobody took.
+
+        Args:
+            in_flight: `(publisher, id, token)` of what this worker is running now.
+        """
+        while True:
+            await asyncio.sleep(self._heartbeat_seconds)
+            try:
+                async with asyncio.timeout(self._lease_seconds):
+                    alive = await self._pool.fetchval(_BEAT, self.incarnation, timedelta(seconds=self._lease_seconds))
+                    if not alive:
+                        await self._start_over(in_flight())
+            except (
+                OSError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                asyncpg.InternalClientError,
+                TimeoutError,
+            ) as error:
+                self._log.warning("postgres_unreachable", error=repr(error), doing="heartbeat")
+
+    async def _start_over(self, held: Collection[tuple[str, UUID, int]]) -> None:
+        old, new = self.incarnation, uuid4()
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(
+                _REGISTER,
+                new,
+                self._pool_name,
+                socket.gethostname(),
+                os.getpid(),
+                product_version(),
+                self._metrics_port,
+            )
+            adopted = await connection.fetch(
+                _ADOPT,
+                new,
+                old,
+                [token for _, _, token in held],
+                [one for one, _, _ in held],
+                [one for _, one, _ in held],
+            )
+        self.incarnation = new
+        self._log.warning("claims_lost", held=len(held), kept=len(adopted))
+
+    async def stop(self) -> None:
+        """Say that this worker is gone, so that nobody waits for its lease."""
+        async with asyncio.timeout(5):
+            await self._pool.execute(_STOP, self.incarnation)
+
+
+def product_version() -> str:
+    """The installed version; `unknown` when run from a bare checkout."""
+    try:
+        return version("ish-chat")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,288 @@
+"""What follows a commit: the ack, the reply and the follow-ups; and the waits of what is not finished.
+
+The ack goes first and the reply right after it: the outbox row is on record, so a reply that is not confirmed (its queue
+is full or gone, the broker went away, this worker died) is sent again by the outbox worker, and no command waits for it.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from contracts import metrics
+from contracts.commands import routing_key
+from contracts.envelope import waiting, write_envelope
+from contracts.errors import ErrorCode
+from contracts.logs import get_logger
+from contracts.publisher import Outgoing, Publisher, PublishFailed, Refused, Unroutable
+from contracts.results import State, result_messages
+from contracts.topology import COMMANDS, RETRY, retry_level, retry_queue
+from workers.claims import NotClaimed, Verdict
+from workers.commits import DeadLetter, OutboxKey
+from workers.deliveries import Admitted, Delivery, Finished
+from workers.intake import Intake
+from workers.killpoints import KillPoints
+from workers.retries import LOCAL_WAIT_SECONDS
+
+_HELD_POLL_SECONDS = 0.3
+_HELD_WAIT = timedelta(seconds=5)
+_WAIT_TRIES = 3
+
+
+class Settling:
+    """Acks, replies and waits of one worker.
+
+    Args:
+        queue: The work queue.
+        pool: Name of the pool, for metrics.
+        user: This process's own RabbitMQ user.
+        publisher: Where replies and waits are published.
+        intake: Where deliveries are acked.
+        kill_points: Test aid.
+    """
+
+    def __init__(
+        self, *, queue: str, pool: str, user: str, publisher: Publisher, intake: Intake, kill_points: KillPoints
+    ) -> None:
+        self._queue = queue
+        self._pool = pool
+        self._user = user
+        self._publisher = publisher
+        self._intake = intake
+        self._kill = kill_points
+        self._group: asyncio.TaskGroup | None = None
+        self._busy = 0
+        self._sent: list[OutboxKey] = []
+        self._log = get_logger(queue=queue)
+
+    async def run(self) -> None:
+        """Host the tasks that wait for confirms, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            await asyncio.Event().wait()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no reply or wait is on its way."""
+        return self._busy == 0
+
+    def sent(self) -> list[OutboxKey]:
+        """Outbox rows whose messages are confirmed; they may be deleted."""
+        return list(self._sent)
+
+    def forget(self, keys: Sequence[OutboxKey]) -> None:
+        """These rows are deleted.
+
+        Args:
+            keys: From `sent`.
+        """
+        gone = set(keys)
+        self._sent = [key for key in self._sent if key not in gone]
+
+    async def settle(self, written: Sequence[Finished]) -> None:
+        """Ack and answer what is on record now.
+
+        Args:
+            written: Runs whose rows were committed.
+        """
+        ended = [one for one in written if one.state is not State.RETRYING]
+        for one in written:
+            self._count(one)
+            if one.state is State.RETRYING:
+                self._try_again(one)
+        if not ended:
+            return
+        await self._intake.ack([one.claimed.admitted.delivery for one in ended])
+        if self._kill.armed("after_ack"):
+            await asyncio.sleep(0.05)  # lets the acks leave the socket, so that the kill lands behind them
+            self._kill.reach("after_ack", len(ended))
+        self._spawn(self._answer(ended))
+
+    async def _answer(self, ended: Sequence[Finished]) -> None:
+        outgoing: list[tuple[OutboxKey, Outgoing]] = []
+        for one in ended:
+            envelope = one.claimed.admitted.envelope
+            messages = result_messages(
+                command_id=envelope.id,
+                kind=envelope.kind,
+                status=one.state.value,
+                body=one.result or b"",
+                reply_to=envelope.reply_to,
+                correlation_id=envelope.correlation_id,
+                user=self._user,
+            )
+            outgoing += [(OutboxKey(one.claimed.token, 0), message) for message in messages]
+            for part, (child, body) in enumerate(one.follow_ups, start=1):
+                command = Outgoing(
+                    COMMANDS,
+                    routing_key(child.kind, priority=child.priority),
+                    write_envelope(child, user=self._user),
+                    body,
+                )
+                outgoing.append((OutboxKey(one.claimed.token, part), command))
+        failures = await self._publisher.publish_all([message for _, message in outgoing])
+        failed = {key for (key, _), failure in zip(outgoing, failures, strict=True) if failure is not None}
+        confirmed = dict.fromkeys(key for key, _ in outgoing if key not in failed)
+        self._sent.extend(confirmed)
+        self._kill.reach("after_reply", len(confirmed))
+
+    def _try_again(self, one: Finished) -> None:
+        admitted = one.claimed.admitted
+        at = one.retry_at or datetime.now(UTC)
+        self._log.warning(
+            "command_retried",
+            command_id=str(admitted.envelope.id),
+            attempt=one.claimed.attempt,
+            error=one.error.code.value if one.error else None,
+            retry_at=at.isoformat(),
+        )
+        self.wait(admitted, at, attempt=one.claimed.attempt + 1)
+
+    def wait(self, admitted: Admitted, until: datetime, *, attempt: int) -> None:
+        """Let a command come again later: a short wait stays here, a longer one goes to the broker.
+
+        Args:
+            admitted: The command; its delivery is not acked yet.
+            until: When it is due.
+            attempt: The run that comes next, for its header.
+        """
+        seconds = (until - datetime.now(UTC)).total_seconds()
+        if seconds <= LOCAL_WAIT_SECONDS:
+            self._put_back_in(admitted.delivery, max(seconds, 0.0) + 0.01)
+        else:
+            self._spawn(self._wait_in_broker(admitted, until, attempt=attempt))
+
+    async def _wait_in_broker(self, admitted: Admitted, until: datetime, *, attempt: int) -> None:
+        seconds = (until - datetime.now(UTC)).total_seconds()
+        message = Outgoing(
+            RETRY,
+            retry_queue(self._queue, retry_level(seconds)),
+            write_envelope(waiting(admitted.envelope, not_before=until, attempt=attempt), user=self._user),
+            admitted.delivery.body,
+        )
+        for left in reversed(range(_WAIT_TRIES)):
+            try:
+                await self._publisher.publish(message)
+                break
+            except PublishFailed as error:
+                if not left:
+                    # its row says `retrying` (or somebody runs it): the outbox worker publishes what is overdue
+                    self._log.warning("wait_left_to_outbox", command_id=str(admitted.envelope.id), error=str(error))
+                else:
+                    await asyncio.sleep(1)
+        await self._intake.ack([admitted.delivery])
+
+    def settle_unclaimed(self, other: NotClaimed) -> DeadLetter | None:
+        """Settle a delivery that is not this worker's to run.
+
+        Args:
+            other: With the reason.
+
+        Returns:
+            A dead letter for the caller to record and ack; None when everything is arranged here.
+        """
+        admitted = other.admitted
+        if other.verdict is Verdict.ID_REUSED:
+            return DeadLetter(
+                reason=ErrorCode.ID_REUSED.value,
+                message="this message_id was used before with another body; a new command needs a new id",
+                publisher=admitted.envelope.publisher,
+                message_id=str(admitted.envelope.id),
+                type=admitted.envelope.kind.type,
+                queue=self._queue,
+                routing_key=admitted.delivery.routing_key,
+                reply_to=admitted.envelope.reply_to,
+                headers=dict(admitted.delivery.properties.headers or {}),
+                body=admitted.delivery.body,
+            )
+        if other.verdict is Verdict.TERMINAL:
+            metrics.DUPLICATES.labels(admitted.envelope.kind.name).inc()
+            self._spawn(self._answer_again(other))
+        elif other.verdict is Verdict.EARLY and other.retry_at is not None:
+            self.wait(admitted, other.retry_at, attempt=admitted.envelope.attempt)
+        else:
+            self._wait_for_holder(admitted)
+        return None
+
+    async def _answer_again(self, other: NotClaimed) -> None:
+        """Send the stored reply to a duplicate, byte for byte the same; its event went out once and is not repeated."""
+        envelope = other.admitted.envelope
+        if envelope.reply_to is not None:
+            reply, _ = result_messages(
+                command_id=envelope.id,
+                kind=envelope.kind,
+                status=other.state or "",
+                body=(other.result or "").encode(),
+                reply_to=envelope.reply_to,
+                correlation_id=envelope.correlation_id,
+                user=self._user,
+            )
+            try:
+                await self._publisher.publish(reply)
+            except (Unroutable, Refused) as error:
+                # the first reply is in the outbox worker's hands; a duplicate's is not worth a queue that is not there
+                self._log.warning("duplicate_reply_dropped", command_id=str(envelope.id), error=str(error))
+            except PublishFailed:
+                self._put_back_in(other.admitted.delivery, 1.0)
+                return
+        await self._intake.ack([other.admitted.delivery])
+
+    def _wait_for_holder(self, admitted: Admitted) -> None:
+        """Another worker runs it, and lives: look again a few times, then wait in the broker."""
+        now = asyncio.get_running_loop().time()
+        delivery = admitted.delivery
+        if delivery.held_since is None:
+            delivery.held_since = now
+        if now - delivery.held_since < LOCAL_WAIT_SECONDS:
+            self._put_back_in(delivery, _HELD_POLL_SECONDS)
+        else:
+            until = datetime.now(UTC) + _HELD_WAIT
+            self._spawn(self._wait_in_broker(admitted, until, attempt=admitted.envelope.attempt))
+
+    def discard(self, fenced: Finished) -> None:
+        """Somebody took this command over while it ran here: nothing was written; its delivery is looked at again.
+
+        Args:
+            fenced: The run whose token is no longer the newest.
+        """
+        metrics.FENCED.labels(fenced.claimed.admitted.envelope.kind.name).inc()
+        self._put_back_in(fenced.claimed.admitted.delivery, _HELD_POLL_SECONDS)
+
+    def count_bisection(self) -> None:
+        """A batch held a row that Postgres refuses."""
+        metrics.BISECTIONS.labels(self._pool).inc()
+
+    def count_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """These were recorded.
+
+        Args:
+            letters: With their reasons.
+        """
+        for letter in letters:
+            metrics.DEAD_LETTERS.labels(letter.reason).inc()
+            self._log.warning(
+                "command_refused", reason=letter.reason, publisher=letter.publisher, message_id=letter.message_id
+            )
+
+    def _count(self, one: Finished) -> None:
+        kind = one.claimed.admitted.envelope.kind.name
+        if one.state is State.RETRYING:
+            metrics.RETRIES.labels(kind).inc()
+            return
+        metrics.COMMANDS.labels(kind, one.state.value).inc()
+        metrics.COMMAND_DURATION.labels(kind).observe(one.duration_seconds)
+        if one.dead_letter and one.error is not None:
+            metrics.DEAD_LETTERS.labels(one.error.code.value).inc()
+
+    def _put_back_in(self, delivery: Delivery, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, partial(self._intake.put_back, delivery))
+
+    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+        if self._group is None:
+            raise RuntimeError("settling is not running")
+        self._busy += 1
+        task = self._group.create_task(work)
+        task.add_done_callback(self._one_less)
+
+    def _one_less(self, _: object) -> None:
+        self._busy -= 1
