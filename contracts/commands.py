@@ -165,7 +165,7 @@ def repeatable(payload: BaseModel) -> bool:
     Args:
         payload: The decoded payload.
     """
-    return bool(getattr(payload, "repeatable", True))
+    return payload.repeatable if isinstance(payload, AndroidExecute) else True
 
 
 def fingerprint(kind: str, body: bytes) -> bytes:

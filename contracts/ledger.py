@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-import asyncpg
-
 from contracts.commands import KINDS
 from contracts.envelope import Envelope
 from contracts.errors import CommandError
@@ -78,7 +76,7 @@ WAITING = (State.QUEUED, State.RETRYING)
 
 
 async def end_command(
-    connection: asyncpg.Connection[Any] | Any,
+    connection: Any,
     publisher: str,
     command_id: UUID,
     status: State,

@@ -25,6 +25,7 @@ RECONNECTS = Counter("ish_reconnects_total", "Connections to the broker opened a
 
 HTTP_REQUESTS = Counter("ish_http_requests_total", "Requests answered by the gateway.", ["route", "status"])
 HTTP_DURATION = Histogram("ish_http_request_duration_seconds", "Time to answer.", ["route"], buckets=_FAST)
+UNRECORDED = Counter("ish_unrecorded_commands_total", "Accepted commands left for their worker to record.")
 PUBLISH_FAILURES = Counter("ish_publish_failures_total", "Commands the broker did not confirm.", ["reason"])
 
 OUTBOX_RESENT = Counter("ish_outbox_resent_total", "Results and follow-ups sent again.", ["purpose"])

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from contracts.errors import ErrorCode
+from workers.android.states import UNAUTHORIZED_HINT
 
 MAX_OUTPUT_BYTES = 1024 * 1024
 DEFAULT_PORT = 5037
@@ -27,8 +28,6 @@ _READ_BYTES = 64 * 1024
 _LISTED = re.compile(
     r"(?P<serial>\S+)\s+(?P<state>.*?)(?P<facts>(?:\s+(?:usb|product|model|device|transport_id):\S*)*)"
 )
-
-_UNAUTHORIZED_HINT = "accept the USB debugging prompt on the phone's screen, and tick 'always allow'"
 
 
 class AdbFailure(Exception):
@@ -193,7 +192,7 @@ async def _read_string(reader: asyncio.StreamReader) -> bytes:
 def _refusal(reason: str) -> AdbFailure:
     if "unauthorized" in reason or "authorizing" in reason:
         return AdbFailure(
-            ErrorCode.DEVICE_UNAUTHORIZED, f"the phone has not allowed this computer: {_UNAUTHORIZED_HINT}"
+            ErrorCode.DEVICE_UNAUTHORIZED, f"the phone has not allowed this computer: {UNAUTHORIZED_HINT}"
         )
     if "not found" in reason:
         return AdbFailure(ErrorCode.DEVICE_NOT_FOUND, reason)

@@ -1,0 +1,1 @@
+"""What operators use: the `ish` command, the local stack, the simulated phone, the local model."""

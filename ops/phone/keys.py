@@ -1,0 +1,42 @@
+"""Android's key names and numbers, as far as the simulated phone knows them."""
+
+_NUMBERS = {
+    "HOME": 3,
+    "BACK": 4,
+    "DPAD_UP": 19,
+    "DPAD_DOWN": 20,
+    "DPAD_LEFT": 21,
+    "DPAD_RIGHT": 22,
+    "DPAD_CENTER": 23,
+    "VOLUME_UP": 24,
+    "VOLUME_DOWN": 25,
+    "POWER": 26,
+    "CAMERA": 27,
+    "TAB": 61,
+    "SPACE": 62,
+    "ENTER": 66,
+    "DEL": 67,
+    "MENU": 82,
+    "SEARCH": 84,
+    "ESCAPE": 111,
+    "APP_SWITCH": 187,
+    "SLEEP": 223,
+    "WAKEUP": 224,
+    **{str(digit): 7 + digit for digit in range(10)},
+    **{chr(ord("A") + letter): 29 + letter for letter in range(26)},
+}
+_NAMES = {number: name for name, number in _NUMBERS.items()}
+_HIGHEST = 316
+
+
+def key_name(code: str) -> str | None:
+    """The name, without `KEYCODE_`, of a key given by name or number.
+
+    Returns:
+        None when Android has no such key; a number this phone has no name for is returned as it is.
+    """
+    if code.isascii() and code.isdigit():
+        number = int(code)
+        return _NAMES.get(number, code) if number <= _HIGHEST else None
+    name = code.removeprefix("KEYCODE_")
+    return name if name in _NUMBERS else None

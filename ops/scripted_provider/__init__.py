@@ -1,0 +1,1 @@
+"""The scripted provider: an OpenAI-style server on a real socket that answers, or misbehaves, exactly as told."""

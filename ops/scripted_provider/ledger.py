@@ -1,0 +1,104 @@
+"""The provider's ledger: one JSON line before each answer and one after it, and the counts that follow from them."""
+
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+Result = Literal["ok", "fail", "info"]
+
+
+class Ledger:
+    """Append-only; every line is written whole before the next thing happens, so it survives a kill of this process.
+
+    Args:
+        path: The file; None keeps counts only.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._file = None if path is None else os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._sequence = 0
+        self._by_key: Counter[str] = Counter()
+        self._by_model: Counter[str] = Counter()
+        self._endings: Counter[str] = Counter()
+        self._in_flight = 0
+        self._peak_in_flight = 0
+
+    def invoke(self, *, idempotency_key: str, command_id: str, model: str, prompt_sha256: str) -> int:
+        """Record a call before it is answered.
+
+        Returns:
+            Its number, first is 1.
+        """
+        self._sequence += 1
+        if idempotency_key:
+            self._by_key[idempotency_key] += 1
+        self._by_model[model] += 1
+        self._in_flight += 1
+        self._peak_in_flight = max(self._peak_in_flight, self._in_flight)
+        if self._file is not None:
+            self._write(
+                {
+                    "event": "invoke",
+                    "call": self._sequence,
+                    "at": time.time(),
+                    "command_id": command_id,
+                    "idempotency_key": idempotency_key,
+                    "nth_for_key": self._by_key[idempotency_key],
+                    "model": model,
+                    "prompt_sha256": prompt_sha256,
+                }
+            )
+        return self._sequence
+
+    def end(self, call: int, *, event: Result, step: str, tokens_in: int = 0, tokens_out: int = 0) -> None:
+        """Record what became of a call.
+
+        Args:
+            call: Its number.
+            event: `ok` answered well, `fail` answered with a fault as told, `info` unknown: the caller left.
+            step: What was played (`ok`, `status 429`, `fault trickle`).
+            tokens_in: As reported in the answer.
+            tokens_out: As reported in the answer.
+        """
+        self._in_flight -= 1
+        self._endings[event] += 1
+        if self._file is not None:
+            tokens = {"tokens_in": tokens_in, "tokens_out": tokens_out}
+            self._write({"event": event, "call": call, "at": time.time(), "step": step, **tokens})
+
+    def counts(self) -> dict[str, Any]:
+        """What happened so far."""
+        return {
+            "calls": self._sequence,
+            "commands": len(self._by_key),
+            "most_calls_for_one_command": max(self._by_key.values(), default=0),
+            "by_model": dict(self._by_model),
+            "ok": self._endings["ok"],
+            "fail": self._endings["fail"],
+            "info": self._endings["info"],
+            "in_flight": self._in_flight,
+            "peak_in_flight": self._peak_in_flight,
+        }
+
+    def calls_of(self, command_id: str) -> int:
+        """Calls made for a command, by any publisher."""
+        return sum(count for key, count in self._by_key.items() if command_id_of(key) == command_id)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if self._file is not None:
+            os.write(self._file, orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def command_id_of(idempotency_key: str) -> str:
+    """The command's id within `publisher:id`."""
+    return idempotency_key.rpartition(":")[2]

@@ -1,0 +1,23 @@
+"""Fixtures of every test: a private set of real services, started once for a test run."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ops.stack.session import Session, session
+
+
+@pytest.fixture(scope="session")
+def services() -> Iterator[Session]:
+    """Real RabbitMQ, PostgreSQL, Redis and adb server on free ports, with roles, tables and queues in place."""
+    # not pytest's own temporary folder: PostgreSQL runs as another user under root, and may not enter that
+    folder = Path(tempfile.mkdtemp(prefix="ish-tests-"))
+    folder.chmod(0o711)
+    try:
+        with session(folder) as running:
+            yield running
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,274 @@
+"""Claims and commits on a real PostgreSQL: who runs a command, and whose result counts."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from contracts.database import open_pool
+from contracts.errors import ErrorCode, Transient
+from contracts.results import State
+from ops.stack.session import Session
+from workers import commits, runs
+from workers.claims import NotClaimed, Verdict, claim, mark_alone
+from workers.deliveries import Admitted, Claimed, Finished
+from workers.handler import Artifact, Message, Outcome
+
+Make = Callable[..., Admitted]
+LEASE = 6.0
+
+
+@pytest.fixture(scope="module")
+async def database(services: Session) -> AsyncIterator[Any]:
+    pool = await open_pool(services.postgres_url("ish_worker"), size=20, name="test claims")
+    yield pool
+    await pool.close()
+
+
+@pytest.fixture
+def command(make_admitted: Make) -> Make:
+    return make_admitted
+
+
+async def worker(database: Any, *, silent_seconds: float = 0) -> UUID:
+    incarnation = uuid4()
+    await database.execute(
+        "insert into workers (incarnation, pool, host, pid, version, metrics_port, heartbeat_at)"
+        " values ($1, 'ai', 'test', 1, 'test', 1, clock_timestamp() - $2::interval)",
+        incarnation,
+        timedelta(seconds=silent_seconds),
+    )
+    return incarnation
+
+
+async def claimed_by(
+    database: Any, holder: UUID, batch: Sequence[Admitted], *, in_flight: Sequence[int] = ()
+) -> tuple[list[Claimed], list[NotClaimed]]:
+    async with database.acquire() as connection:
+        return await claim(connection, batch, holder=holder, lease_seconds=LEASE, in_flight=in_flight)
+
+
+def success(claimed: Claimed, outcome: Outcome | None = None) -> Finished:
+    return runs.finish(
+        claimed, outcome or Outcome({"text": "hi"}), worker="w", started_at=datetime.now(UTC), seconds=0.1
+    )
+
+
+async def committed(database: Any, *finished: Finished) -> set[int]:
+    async with database.acquire() as connection, connection.transaction():
+        return await commits.commit(connection, finished, worker="w", queue="ish.ai")
+
+
+async def row(database: Any, one: Admitted) -> Any:
+    return await database.fetchrow("select * from commands where publisher = $1 and id = $2", *one.key)
+
+
+async def test_a_new_command_is_claimed_once_however_many_ask(database: Any, command: Make) -> None:
+    holders = [await worker(database) for _ in range(8)]
+    batch = [command() for _ in range(50)]
+
+    answers = await asyncio.gather(
+        *(claimed_by(database, holder, random.sample(batch, len(batch))) for holder in holders)
+    )
+
+    winners = [one.admitted.key for claimed, _ in answers for one in claimed]
+    assert sorted(winners) == sorted(one.key for one in batch)
+    assert {other.verdict for _, left in answers for other in left} == {Verdict.HELD}
+
+
+async def test_batches_with_the_same_keys_in_any_order_do_not_deadlock(database: Any, command: Make) -> None:
+    dead = await worker(database, silent_seconds=60)
+    batch = [command() for _ in range(60)]
+    await claimed_by(database, dead, batch)
+    holders = [await worker(database) for _ in range(10)]
+
+    answers = await asyncio.gather(
+        *(claimed_by(database, holder, random.sample(batch, len(batch))) for holder in holders)
+    )
+
+    assert sum(len(claimed) for claimed, _ in answers) == 60
+
+
+async def test_a_living_worker_is_not_robbed(database: Any, command: Make) -> None:
+    holder, other = await worker(database), await worker(database)
+    one = command()
+    await claimed_by(database, holder, [one])
+
+    claimed, [left] = await claimed_by(database, other, [one])
+
+    assert claimed == []
+    assert left.verdict is Verdict.HELD
+    assert (await row(database, one))["attempt"] == 1
+
+
+async def test_a_silent_workers_command_is_taken_over_and_its_late_result_is_refused(
+    database: Any, command: Make
+) -> None:
+    holder, other = await worker(database, silent_seconds=LEASE + 1), await worker(database)
+    one = command()
+    [first], _ = await claimed_by(database, holder, [one])
+
+    [second], _ = await claimed_by(database, other, [one])
+
+    assert (second.attempt, second.crashes, second.interrupted) == (2, 1, False)
+    assert await committed(database, success(first, Outcome({"text": "late"}))) == set()
+    assert await committed(database, success(second, Outcome({"text": "good"}))) == {second.token}
+    stored = await row(database, one)
+    assert stored["state"] == "succeeded"
+    assert '"good"' in stored["result"]
+    assert await database.fetchval("select count(*) from outbox where id = $1", one.envelope.id) == 1
+
+
+async def test_what_must_not_be_repeated_is_taken_over_as_interrupted(database: Any, command: Make) -> None:
+    dead, other = await worker(database, silent_seconds=LEASE + 1), await worker(database)
+    one = command(repeatable=False)
+    await claimed_by(database, dead, [one])
+
+    [taken], _ = await claimed_by(database, other, [one])
+    finished = await runs.run(taken, never_called, worker="w", max_attempts=8)
+
+    assert taken.interrupted
+    assert finished.state is State.INDETERMINATE
+
+
+async def never_called(_: Any) -> Outcome:
+    raise AssertionError("an interrupted command must not run again")
+
+
+async def test_a_worker_takes_again_what_it_forgot_but_not_what_it_runs(database: Any, command: Make) -> None:
+    holder = await worker(database)
+    forgotten, running = command(), command()
+    claims, _ = await claimed_by(database, holder, [forgotten, running])
+    tokens = {one.admitted.key: one.token for one in claims}
+
+    [again], [left] = await claimed_by(database, holder, [forgotten, running], in_flight=[tokens[running.key]])
+
+    assert again.admitted is forgotten
+    assert left.verdict is Verdict.HELD
+
+
+async def test_another_body_under_a_used_id_is_seen(database: Any, command: Make) -> None:
+    holder, one = await worker(database), command()
+    await claimed_by(database, holder, [one])
+
+    _, [left] = await claimed_by(database, holder, [command(id_=one.envelope.id, body=b'{"prompt":"other"}')])
+
+    assert left.verdict is Verdict.ID_REUSED
+
+
+async def test_an_id_is_its_publishers_own(database: Any, command: Make) -> None:
+    holder, one = await worker(database), command()
+
+    first, _ = await claimed_by(database, holder, [one])
+    second, _ = await claimed_by(database, holder, [command(publisher="other", id_=one.envelope.id)])
+
+    assert len(first) == len(second) == 1
+
+
+async def test_an_id_that_the_gateway_has_only_reserved_is_claimed(database: Any, command: Make) -> None:
+    holder, one = await worker(database), command()
+    await database.execute(
+        "insert into command_keys (publisher, id, fingerprint) values ($1, $2, $3)", *one.key, one.fingerprint
+    )
+
+    claimed, left = await claimed_by(database, holder, [one])
+
+    assert [each.attempt for each in claimed] == [1]
+    assert left == []
+
+
+async def test_a_reserved_id_with_another_body_is_not_waited_for(database: Any, command: Make) -> None:
+    holder, one = await worker(database), command()
+    await database.execute(
+        "insert into command_keys (publisher, id, fingerprint) values ($1, $2, $3)", *one.key, b"another"
+    )
+
+    _, [left] = await claimed_by(database, holder, [one])
+
+    assert left.verdict is Verdict.ID_REUSED
+
+
+async def test_a_finished_command_answers_with_its_stored_bytes(database: Any, command: Make) -> None:
+    holder, one = await worker(database), command()
+    [claimed], _ = await claimed_by(database, holder, [one])
+    finished = success(claimed)
+    await committed(database, finished)
+
+    _, [left] = await claimed_by(database, holder, [one])
+
+    assert (left.verdict, left.state) == (Verdict.TERMINAL, "succeeded")
+    assert left.result is not None
+    assert left.result.encode() == finished.result
+
+
+async def test_a_command_that_waits_is_not_run_early(database: Any, command: Make) -> None:
+    holder, one = await worker(database), command()
+    [claimed], _ = await claimed_by(database, holder, [one])
+    error = Transient(ErrorCode.PROVIDER_RATE_LIMITED, "slow down", retry_after_seconds=20)
+    waiting = runs.fail(claimed, error, worker="w", max_attempts=8, started_at=datetime.now(UTC), seconds=0.1)
+    await committed(database, waiting)
+
+    _, [left] = await claimed_by(database, holder, [one])
+
+    assert left.verdict is Verdict.EARLY
+    assert left.retry_at is not None
+    assert 18 < (left.retry_at - datetime.now(UTC)).total_seconds() < 21
+    assert await database.fetchval("select count(*) from outbox where id = $1", one.envelope.id) == 0
+
+
+async def test_one_transaction_writes_everything_that_a_run_led_to(database: Any, command: Make) -> None:
+    holder, one = await worker(database), command()
+    [claimed], _ = await claimed_by(database, holder, [one])
+    outcome = Outcome(
+        {"text": "hi"},
+        messages=(Message("c1", "bot", "hi", datetime.now(UTC), {"a": 1}),),
+        artifacts=(Artifact("ab" * 32, "image/png", b"png"), Artifact("ab" * 32, "image/png", b"png")),
+    )
+
+    await committed(database, success(claimed, outcome))
+
+    id_ = one.envelope.id
+    assert await database.fetchval("select count(*) from messages where command_id = $1", id_) == 1
+    assert await database.fetchval("select count(*) from artifact_owners where command_id = $1", id_) == 1
+    assert await database.fetchval("select count(*) from attempts where id = $1", id_) == 1
+    assert await database.fetchval("select count(*) from outbox where id = $1", id_) == 1
+
+
+async def test_finished_at_once_is_one_row_for_new_and_recorded_commands(database: Any, command: Make) -> None:
+    holder = await worker(database)
+    new, recorded, ended = command(), command(), command()
+    await database.execute(
+        "insert into command_keys (publisher, id, fingerprint) values ($1, $2, $3)", *recorded.key, recorded.fingerprint
+    )
+    await database.execute(
+        "insert into commands (publisher, id, day, kind, owner, state, routing_key, payload, accepted_at, deadline_at)"
+        " select publisher, id, day, 'ai.send', 'demo', 'queued', 'ai.send', '{}', now(), now() + interval '1 hour'"
+        " from command_keys where publisher = $1 and id = $2",
+        *recorded.key,
+    )
+    [claimed], _ = await claimed_by(database, holder, [ended])
+    await committed(database, success(claimed))
+    now = datetime.now(UTC)
+
+    async with database.acquire() as connection, connection.transaction():
+        done = await commits.finish_at_once(
+            connection, [(one, b"{}") for one in (new, recorded, ended)], holder=holder, started_at=now, finished_at=now
+        )
+
+    assert set(done) == {new.key, recorded.key}
+    assert [(await row(database, one))["state"] for one in (new, recorded)] == ["succeeded"] * 2
+    assert [(await row(database, one))["attempt"] for one in (new, recorded)] == [1, 1]
+
+
+async def test_runs_alone_are_counted_before_they_start(database: Any, command: Make) -> None:
+    holder, one = await worker(database), command()
+    [claimed], _ = await claimed_by(database, holder, [one])
+
+    async with database.acquire() as connection:
+        counts = [await mark_alone(connection, claimed) for _ in range(3)]
+
+    assert counts == [1, 2, 3]

@@ -1,0 +1,134 @@
+"""Every statement of the hot path reads by an index, on tables that hold many rows."""
+
+import re
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from contracts.database import SERVER_SETTINGS
+from contracts.errors import ErrorCode, Expired
+from contracts.ledger import end_command
+from contracts.results import State
+from ops.stack.session import Session
+from workers import commits, runs
+from workers.claims import claim, claim_known, mark_alone
+from workers.commits import OutboxKey
+from workers.handler import Message, Outcome
+
+BIG = "commands|command_keys|outbox|messages|conversations|deliveries|attempts|workers"
+
+
+class Explaining:
+    """A connection that also asks for the plan of everything it runs."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.plans: list[str] = []
+
+    async def _explain(self, sql: str, arguments: tuple[Any, ...]) -> None:
+        rows = await self._connection.fetch(f"explain {sql}", *arguments)
+        self.plans.append("\n".join(row[0] for row in rows))
+
+    async def fetch(self, sql: str, *arguments: Any) -> Any:
+        await self._explain(sql, arguments)
+        return await self._connection.fetch(sql, *arguments)
+
+    async def fetchrow(self, sql: str, *arguments: Any) -> Any:
+        await self._explain(sql, arguments)
+        return await self._connection.fetchrow(sql, *arguments)
+
+    async def fetchval(self, sql: str, *arguments: Any) -> Any:
+        await self._explain(sql, arguments)
+        return await self._connection.fetchval(sql, *arguments)
+
+    async def execute(self, sql: str, *arguments: Any) -> Any:
+        await self._explain(sql, arguments)
+        return await self._connection.execute(sql, *arguments)
+
+    def transaction(self) -> Any:
+        return self._connection.transaction()
+
+    def read_whole(self) -> list[str]:
+        """Lines of plans that read a big table from end to end."""
+        pattern = re.compile(rf"Seq Scan on ({BIG})\w*")
+        return [line.strip() for plan in self.plans for line in plan.splitlines() if pattern.search(line)]
+
+
+@pytest.fixture(scope="module")
+async def filled(services: Session) -> None:
+    connection = await asyncpg.connect(services.postgres_url("ish_owner"))
+    await connection.execute(
+        """
+        insert into command_keys (publisher, id, fingerprint)
+        select 'filler', gen_random_uuid(), 'x' from generate_series(1, 20000);
+        insert into commands (publisher, id, day, kind, owner, state, routing_key, payload, accepted_at, deadline_at)
+        select publisher, id, day, 'relay', 'filler', 'succeeded', 'relay', '{}', now(), now()
+        from command_keys where publisher = 'filler';
+        analyze;
+        """
+    )
+    await connection.close()
+
+
+@pytest.fixture
+async def explaining(services: Session, filled: None) -> AsyncIterator[Explaining]:
+    del filled
+    connection = await asyncpg.connect(services.postgres_url("ish_worker"), server_settings=SERVER_SETTINGS)
+    yield Explaining(connection)
+    await connection.close()
+
+
+async def test_claiming_reads_by_key(explaining: Explaining, make_admitted: Any) -> None:
+    batch = [make_admitted() for _ in range(20)]
+
+    claimed, _ = await claim(explaining, batch, holder=uuid4(), lease_seconds=6, in_flight=[])
+    await claim_known(explaining, batch, holder=uuid4(), lease_seconds=6, in_flight=[1])
+    await mark_alone(explaining, claimed[0])
+
+    assert len(explaining.plans) == 3
+    assert explaining.read_whole() == []
+
+
+async def test_committing_reads_by_key(explaining: Explaining, make_admitted: Any) -> None:
+    holder: UUID = uuid4()
+    claimed, _ = await claim(
+        explaining, [make_admitted() for _ in range(20)], holder=holder, lease_seconds=6, in_flight=[]
+    )
+    now = datetime.now(UTC)
+    line = Message("c1", "user", "hi", now)
+    finished = [
+        runs.finish(one, Outcome({}, messages=(line,)), worker="w", started_at=now, seconds=0) for one in claimed
+    ]
+
+    async with explaining.transaction():
+        await commits.commit(explaining, finished, worker="w", queue="ish.ai")
+        await commits.finish_at_once(
+            explaining,
+            [(make_admitted(), b"{}"), (claimed[0].admitted, b"{}")],
+            holder=holder,
+            started_at=now,
+            finished_at=now,
+        )
+        await commits.forget_sent(explaining, [OutboxKey(1, 0)])
+
+    assert len(explaining.plans) == 10
+    assert explaining.read_whole() == []
+
+
+async def test_ending_a_waiting_command_reads_by_key(services: Session, filled: None, make_admitted: Any) -> None:
+    del filled
+    connection = await asyncpg.connect(services.postgres_url("ish_outbox"), server_settings=SERVER_SETTINGS)
+    explaining = Explaining(connection)
+
+    one = make_admitted()
+    await end_command(
+        explaining, one.envelope.publisher, one.envelope.id, State.EXPIRED, Expired(ErrorCode.DEADLINE_PASSED, "late")
+    )
+
+    assert explaining.plans
+    assert explaining.read_whole() == []
+    await connection.close()

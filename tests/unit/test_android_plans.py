@@ -1,0 +1,161 @@
+import hashlib
+import io
+import shlex
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from contracts.android import AndroidExecute
+from contracts.errors import ErrorCode, Permanent
+from ops.phone import sh
+from workers.android.actions import Plan, plan
+from workers.android.adb import ShellOutput
+from workers.android.png import NotAPicture, find_picture
+
+DONE = ShellOutput(b"", b"", 0)
+
+
+def plan_of(**fields: object) -> Plan:
+    return plan(AndroidExecute.model_validate(fields).root)
+
+
+def picture(width: int = 3, height: int = 2) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), (1, 2, 3)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=60))
+def test_any_ascii_text_is_typed_character_for_character(text: str) -> None:
+    line = plan_of(action="text", text=text).line
+
+    typed = [command.argv for command in sh.parse(line)]
+
+    assert all(argv[:2] == ["input", "text"] and len(argv) == 3 for argv in typed)
+    assert "".join(argv[2] for argv in typed) == text
+    assert not any("%s" in argv[2] for argv in typed)
+
+
+@pytest.mark.parametrize("text", ["héllo", "日本", "🙂", "bell\x07", "\x1b[A"])
+def test_text_that_the_input_program_cannot_type_is_refused(text: str) -> None:
+    with pytest.raises(Permanent) as caught:
+        plan_of(action="text", text=text)
+
+    assert caught.value.code is ErrorCode.UNSUPPORTED_TEXT_INPUT
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(st.characters(exclude_characters=";|&$`<>(){}[]*?~#!\\'\"\n\r\0")), max_size=4))
+def test_a_free_command_reaches_the_shell_as_the_words_given(words: list[str]) -> None:
+    argv = ["echo", *words]
+
+    assert shlex.split(plan_of(action="shell", argv=argv).line) == argv
+
+
+def test_a_screenshot_is_an_artifact_and_the_answer_only_says_where_it_is() -> None:
+    content = picture()
+
+    reading = plan_of(action="screenshot").read(ShellOutput(b"[Warning] several displays\n" + content, b"", 0))
+
+    sha256 = hashlib.sha256(content).hexdigest()
+    assert [artifact.content for artifact in reading.artifacts] == [content]
+    assert reading.output == {
+        "artifact": {
+            "sha256": sha256,
+            "size_bytes": len(content),
+            "content_type": "image/png",
+            "width": 3,
+            "height": 2,
+            "href": f"/api/artifacts/{sha256}",
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [b"", b"not a picture", b"\x89PNG\r\n\x1a\n" + b"x" * 100, picture()[:-1], picture()[:40]],
+    ids=["nothing", "text", "garbage", "without its end", "cut off"],
+)
+def test_a_broken_screenshot_is_an_error_and_not_a_black_picture(printed: bytes) -> None:
+    with pytest.raises(Permanent) as caught:
+        plan_of(action="screenshot").read(ShellOutput(printed, b"", 0))
+
+    assert caught.value.code is ErrorCode.BAD_SCREENSHOT
+
+
+@settings(deadline=None)
+@given(st.integers(min_value=0, max_value=len(picture()) - 1), st.integers(min_value=1, max_value=255))
+def test_a_picture_with_any_flipped_byte_is_refused(position: int, flip: int) -> None:
+    content = bytearray(picture())
+    content[position] ^= flip
+
+    with pytest.raises(NotAPicture):
+        find_picture(bytes(content))
+
+
+def test_a_failed_program_reports_its_exit_code_and_what_it_said() -> None:
+    with pytest.raises(Permanent) as caught:
+        plan_of(action="shell", argv=["false"]).read(ShellOutput(b"out", b"no such thing\n", 7))
+
+    assert caught.value.code is ErrorCode.NONZERO_EXIT
+    assert caught.value.details == {"exit_code": 7, "stdout": "out", "stderr": "no such thing\n"}
+    assert "no such thing" in caught.value.message
+
+
+def test_a_program_that_fails_with_exit_code_0_is_still_a_failure() -> None:
+    with pytest.raises(Permanent) as caught:
+        plan_of(action="tap", x=1, y=2).read(ShellOutput(b"", b"Error: Invalid arguments\n", 0))
+
+    assert caught.value.code is ErrorCode.NONZERO_EXIT
+
+
+def test_a_phone_that_forbids_input_is_denied_with_what_to_switch_on() -> None:
+    with pytest.raises(Permanent) as caught:
+        plan_of(action="tap", x=1, y=2).read(ShellOutput(b"", b"java.lang.SecurityException: INJECT_EVENTS", 255))
+
+    assert caught.value.code is ErrorCode.DENIED
+    assert "USB debugging (Security settings)" in caught.value.message
+
+
+def test_an_app_that_is_not_installed_is_an_error_whatever_the_exit_code() -> None:
+    with pytest.raises(Permanent) as caught:
+        plan_of(action="start_app", package="com.a.b").read(ShellOutput(b"** No activities found to run\n", b"", 0))
+
+    assert caught.value.code is ErrorCode.NONZERO_EXIT
+
+
+def test_output_that_is_no_text_becomes_text_that_postgres_can_store() -> None:
+    reading = plan_of(action="shell", argv=["getprop"]).read(ShellOutput(b"a\0b\xff", b"", 0))
+
+    assert reading.output["stdout"] == "a\ufffdb\ufffd"
+
+
+def test_output_that_was_cut_off_says_so() -> None:
+    reading = plan_of(action="shell", argv=["getprop"]).read(ShellOutput(b"a", b"", None, truncated=True))
+
+    assert reading.output == {"stdout": "a", "stderr": "", "exit_code": None, "truncated": True}
+
+
+def test_nothing_in_front_is_not_a_failure() -> None:
+    reading = plan_of(action="current_app").read(ShellOutput(b"", b"", 1))
+
+    assert reading.output == {"package": None, "activity": None}
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"action": "long_press", "x": 1, "y": 2, "duration_ms": 900}, "input swipe 1 2 1 2 900"),
+        ({"action": "key", "key": "home"}, "input keyevent KEYCODE_HOME"),
+        ({"action": "key", "key": 4}, "input keyevent 4"),
+        ({"action": "wake"}, "input keyevent KEYCODE_WAKEUP"),
+        ({"action": "start_app", "package": "com.a.b", "activity": ".C"}, "am start -n com.a.b/.C"),
+    ],
+    ids=str,
+)
+def test_an_action_becomes_the_line_that_android_knows(fields: dict[str, object], line: str) -> None:
+    assert plan_of(**fields).line == line
+    assert plan_of(action="tap", x=1, y=2).read(DONE).output == {}

@@ -1,0 +1,134 @@
+import pytest
+
+from contracts.errors import ErrorCode, Indeterminate, Permanent, Transient
+from workers.android.adb import AdbFailure, AdbServer
+from workers.android.devices import parse_servers
+from workers.android.handler import failure_of
+from workers.android.reports import read_battery, read_focus, read_properties, read_screen, read_serial
+from workers.android.states import hint, not_configured, not_ready
+
+# as a Pixel with Android 14 prints it
+BATTERY = """Current Battery Service state:
+  AC powered: false
+  USB powered: true
+  Wireless powered: false
+  Dock powered: false
+  Max charging current: 500000
+  Max charging voltage: 5000000
+  Charge counter: 3364000
+  status: 2
+  health: 2
+  present: true
+  level: 43
+  scale: 50
+  voltage: 4180
+  temperature: 305
+  technology: Li-ion
+"""
+FOCUS = """  mCurrentFocus=Window{d4dcdc3 u0 com.google.android.apps.nexuslauncher/com.google.android.apps.nexuslauncher.NexusLauncherActivity}
+  mFocusedApp=ActivityRecord{b7d3f06 u0 com.google.android.apps.nexuslauncher/.NexusLauncherActivity t8}
+"""
+
+
+def test_a_battery_report_is_read_in_plain_units() -> None:
+    assert read_battery(BATTERY) == {
+        "level_percent": 86,
+        "status": "charging",
+        "health": "good",
+        "power_source": "usb",
+        "temperature_celsius": 30.5,
+        "voltage_volts": 4.18,
+    }
+
+
+def test_what_a_battery_report_leaves_out_is_none() -> None:
+    assert set(read_battery("Current Battery Service state:\n").values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("report", "package", "activity"),
+    [
+        (
+            FOCUS,
+            "com.google.android.apps.nexuslauncher",
+            "com.google.android.apps.nexuslauncher.NexusLauncherActivity",
+        ),
+        ("  mFocusedApp=ActivityRecord{9e4 u0 com.ish.notes/.Notes t12}", "com.ish.notes", "com.ish.notes.Notes"),
+        (
+            "mFocusedApp=AppWindowToken{fc5 token=Token{b9e ActivityRecord{ec9 u0 com.a.b/.C t1}}}",
+            "com.a.b",
+            "com.a.b.C",
+        ),
+        ("  mCurrentFocus=Window{7c1 u0 NotificationShade}\n  mFocusedApp=null", None, None),
+        ("mCurrentFocus=null", None, None),
+        ("", None, None),
+    ],
+)
+def test_the_app_in_front_is_read_from_every_androids_report(
+    report: str, package: str | None, activity: str | None
+) -> None:
+    assert read_focus(report) == {"package": package, "activity": activity}
+
+
+def test_an_overridden_screen_size_wins() -> None:
+    report = "Physical size: 1440x3120\nOverride size: 1080x2340\n"
+
+    assert read_screen(report, "mWakefulness=Dozing") == {"width": 1080, "height": 2340, "on": False}
+
+
+def test_a_property_may_span_lines() -> None:
+    assert read_properties("[a.b]: [one\ntwo]\n[c]: []\n") == {"a.b": "one\ntwo", "c": ""}
+
+
+@pytest.mark.parametrize("printed", ["", "\n", "a b", "x" * 129, "a\0"])
+def test_a_serial_that_cannot_name_a_phone_is_none(printed: str) -> None:
+    assert read_serial(printed) is None
+
+
+def test_adb_servers_are_given_as_addresses() -> None:
+    assert parse_servers(" 127.0.0.1:5038, phones.example ,") == [
+        AdbServer("127.0.0.1", 5038),
+        AdbServer("phones.example", 5037),
+    ]
+    assert parse_servers("") == []
+
+
+@pytest.mark.parametrize("value", ["a:b", "a:0", "a:65536", ":5037", "127.0.0.1:5038:x"])
+def test_a_malformed_adb_server_is_refused_by_name(value: str) -> None:
+    with pytest.raises(ValueError, match="ISH_ADB_SERVERS"):
+        parse_servers(value)
+
+
+@pytest.mark.parametrize(
+    ("begun", "repeatable", "kind", "code"),
+    [
+        (False, False, Transient, ErrorCode.DEVICE_OFFLINE),
+        (False, True, Transient, ErrorCode.DEVICE_OFFLINE),
+        (True, True, Transient, ErrorCode.DEVICE_OFFLINE),
+        (True, False, Indeterminate, ErrorCode.INDETERMINATE),
+    ],
+)
+def test_a_lost_answer_is_indeterminate_only_when_the_effect_may_have_happened_and_must_not_happen_twice(
+    kind: type[Exception], code: ErrorCode, *, begun: bool, repeatable: bool
+) -> None:
+    lost = AdbFailure(ErrorCode.DEVICE_OFFLINE, "gone", begun=begun)
+
+    failure = failure_of(lost, repeatable=repeatable, device="SIM1")
+
+    assert type(failure) is kind
+    assert failure.code is code
+    assert failure.details == {"device": "SIM1", "cause": "device_offline"}
+
+
+def test_every_state_but_ready_says_what_to_do() -> None:
+    assert hint("device") is None
+    assert "USB debugging prompt" in (hint("unauthorized") or "")
+    assert "udev" in (hint("no permissions (user in plugdev group); see [http://developer.android.com]") or "")
+    assert hint("something new")
+
+
+def test_no_phone_says_what_to_configure() -> None:
+    assert isinstance(not_configured(), Permanent)
+    assert "ISH_ADB_SERVERS" in not_configured().message
+    assert not_ready("SIM1", "unauthorized").code is ErrorCode.DEVICE_UNAUTHORIZED
+    assert not_ready("SIM1", "offline").code is ErrorCode.DEVICE_OFFLINE

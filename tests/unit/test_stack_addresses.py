@@ -1,0 +1,68 @@
+"""Which addresses count as given from outside."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.settings import Settings
+from ops.stack.addresses import Given, with_login
+from ops.stack.errors import StackError
+from ops.stack.layout import Layout, Ports
+
+
+def given(**values: Any) -> Given:
+    settings = Settings(state_dir=Path("/srv/ish"), port_offset=100, **values)
+    return Given.of(settings, Layout.of(settings))
+
+
+def test_addresses_that_a_sourced_env_file_leaves_are_the_stacks_own() -> None:
+    found = given(
+        amqp_url="amqp://demo:x@127.0.0.1:5773/",
+        postgres_url="postgresql://ish_ops:x@127.0.0.1:5535/ish",
+        redis_url="redis://:x@127.0.0.1:6480/0",
+        rabbitmq_management_url="http://ops:x@127.0.0.1:15773",
+        adb_servers="127.0.0.1:5138",
+        providers_file="/srv/ish/providers.toml",
+    )
+
+    assert found == Given.nothing()
+
+
+def test_the_same_port_on_another_host_is_given_from_outside() -> None:
+    found = given(postgres_url="postgresql://a:b@db.example:5535/ish")
+
+    assert found.services == {"postgres"}
+
+
+def test_another_adb_server_on_this_machine_is_given_from_outside() -> None:
+    assert given(adb_servers="127.0.0.1:5037").services == {"adb"}
+
+
+def test_management_is_looked_for_beside_the_broker_given() -> None:
+    assert (
+        given(amqp_url="amqp://admin:pw@broker.example:5672/").management_url == "http://admin:pw@broker.example:15672"
+    )
+
+
+def test_a_broker_without_a_login_is_refused_in_one_line() -> None:
+    with pytest.raises(StackError, match="ISH_AMQP_URL must be an administrator's address"):
+        given(amqp_url="amqp://broker.example/")
+
+
+def test_a_login_is_quoted_and_the_rest_of_the_address_kept() -> None:
+    assert with_login("amqp://a:b@host:1/v", "me", "p/w@") == "amqp://me:p%2Fw%40@host:1/v"
+
+
+def test_a_gateway_port_that_was_chosen_is_not_shifted() -> None:
+    settings = Settings(gateway_port=80, port_offset=100)
+
+    layout = Layout.of(settings)
+
+    assert (layout.ports.gateway, layout.ports.amqp) == (80, 5773)
+
+
+def test_two_stacks_with_different_offsets_share_no_port() -> None:
+    one, other = Ports.at(0), Ports.at(100)
+
+    assert not {getattr(one, name) for name in Ports.__slots__} & {getattr(other, name) for name in Ports.__slots__}
