@@ -20,10 +20,17 @@ from workers.android.watch import DeviceFacts, watch
 _REFRESH_SECONDS = 10.0
 
 _UPSERT = """
-insert into devices (serial, host, state, hint, model, android_version, battery_percent, seen_at)
-select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::timestamptz[])
-order by 1
-on conflict (serial) do update set host = excluded.host, state = excluded.state, hint = excluded.hint,
+with seen as (
+  select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::int[],
+    $9::timestamptz[])
+  as t(serial, host, transport, state, hint, model, android_version, battery_percent, seen_at)
+),
+renamed as (
+  delete from devices d using seen s where (d.host, d.transport) = (s.host, s.transport) and d.serial <> s.serial
+)
+insert into devices (serial, host, transport, state, hint, model, android_version, battery_percent, seen_at)
+select * from seen order by 1
+on conflict (serial) do update set host = excluded.host, transport = excluded.transport, state = excluded.state, hint = excluded.hint,
   model = coalesce(excluded.model, devices.model),
   android_version = coalesce(excluded.android_version, devices.android_version),
   battery_percent = coalesce(excluded.battery_percent, devices.battery_percent),
@@ -75,6 +82,7 @@ async def _write(database: Any, facts: Sequence[DeviceFacts]) -> None:
             _UPSERT,
             [one.serial for one in facts],
             [one.adb_server for one in facts],
+            [one.transport_serial for one in facts],
             [one.state for one in facts],
             [one.hint for one in facts],
             [one.model for one in facts],

@@ -160,8 +160,9 @@ create index deliveries_in_order on deliveries (target_id, conversation_id, acce
 create index deliveries_due on deliveries (not_before) where state = 'pending';
 
 create table devices (
-    serial          text        primary key,
-    host            text        not null,
+    serial          text        primary key,          -- the phone's own; its transport's name until it was ready once
+    host            text        not null,             -- adb server
+    transport       text        not null,             -- what that server calls it
     state           text        not null,
     hint            text,
     model           text,
@@ -280,7 +281,8 @@ grant usage on sequence token_seq to ish_gateway;
 grant insert on audit_log to ish_gateway;
 
 grant select, insert on command_keys to ish_worker;
-grant select, insert, update on commands, workers, devices to ish_worker;
+grant select, insert, update on commands, workers to ish_worker;
+grant select, insert, update, delete on devices to ish_worker;
 grant select, insert on attempts, conversations, messages, artifacts, artifact_owners, deliveries, dead_letters to ish_worker;
 grant select, insert, delete on outbox to ish_worker;
 grant select on targets to ish_worker;
