@@ -2,7 +2,7 @@
 
 import pytest
 
-from ops.documents import FOLDER, render
+from ops.documents import FOLDER, README, readme, render
 
 DOCUMENTS = render()
 
@@ -14,3 +14,10 @@ def test_a_document_has_not_drifted(name: str) -> None:
 
 def test_there_is_no_document_of_something_gone() -> None:
     assert {path.name for path in FOLDER.iterdir()} == set(DOCUMENTS)
+
+
+def test_the_readmes_table_of_settings_has_not_drifted() -> None:
+    text = README.read_text(encoding="utf-8")
+
+    assert "| `ISH_AMQP_URL` |" in text
+    assert readme(text) == text, "run: python -m ops.documents"
