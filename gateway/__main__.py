@@ -1,0 +1,96 @@
+"""Runs one gateway: settings, socket, signals, and a clean end.
+
+SIGTERM or Ctrl-C: no new connections, requests in progress are answered (those that wait for a result get what is known
+now), accepted commands are recorded, connections are closed.
+"""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import uvicorn
+import uvloop
+from typing_extensions import override
+from yarl import URL
+
+from contracts.logs import configure_logs, get_logger
+from contracts.settings import Settings, settings, stop
+from gateway import PUBLISHER
+from gateway.app import build
+from gateway.parts import Parts, running
+
+_KEEP_ALIVE_SECONDS = 75
+"""Longer than the minute for which proxies usually keep theirs, so that a proxy never meets a closing connection."""
+_BACKLOG = 1024
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its signal handlers, which would end the process before it has closed anything."""
+
+    @override
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+def main() -> None:
+    """Run a gateway until it is told to stop."""
+    chosen = settings()
+    chosen.require("amqp_url", "postgres_url")
+    configure_logs(level=chosen.log_level, format=chosen.log_format, process="gateway")
+    if URL(chosen.amqp_url).user != PUBLISHER:
+        stop(f"ISH_AMQP_URL must be RabbitMQ's user {PUBLISHER!r}: workers believe what it says of owners")
+    listener = _listen(chosen.gateway_host, chosen.gateway_port)
+    with listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(chosen, listener))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        stop(f"cannot listen on {host}:{port}: {error.strerror}; set ISH_GATEWAY_HOST or ISH_GATEWAY_PORT", code=1)
+    return listener
+
+
+async def _serve(chosen: Settings, listener: socket.socket) -> None:
+    parts = Parts.of(chosen)
+    server = _Server(
+        uvicorn.Config(
+            build(parts),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=max(1, round(chosen.stop_grace_seconds)),
+        )
+    )
+
+    def stop_serving() -> None:
+        server.should_exit = True
+        parts.waiting.stop()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop_serving)
+    log = get_logger()
+    async with running(parts):
+        log.info("process_started", host=chosen.gateway_host, port=listener.getsockname()[1])
+        await server.serve(sockets=[listener])
+    log.info("process_stopped")
+
+
+if __name__ == "__main__":
+    main()

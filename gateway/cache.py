@@ -1,0 +1,115 @@
+"""Finished commands in Redis, so that they can be read while PostgreSQL is away. Redis never decides anything.
+
+An error leaves Redis alone for a second: a request that could do without it must not wait for it.
+"""
+
+import asyncio
+import time
+from uuid import UUID
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from contracts.logs import get_logger
+
+_TIMEOUT_SECONDS = 0.2
+_PAUSE_SECONDS = 1.0
+_CONNECTIONS = 20
+_MAX_BYTES = 1024 * 1024
+
+
+class ResultCache:
+    """Views of finished commands by owner and id.
+
+    Args:
+        url: redis:// URL; empty for none.
+        keep_seconds: How long a view is kept; 0 for not at all.
+    """
+
+    def __init__(self, url: str, *, keep_seconds: int) -> None:
+        self._keep_seconds = keep_seconds
+        self._away_until = 0.0
+        self._reachable = True
+        self._redis: Redis | None = None
+        if url:
+            self._redis = Redis.from_url(
+                url,
+                socket_timeout=_TIMEOUT_SECONDS,
+                socket_connect_timeout=_TIMEOUT_SECONDS,
+                retry=Retry(NoBackoff(), 0),
+                max_connections=_CONNECTIONS,
+            )
+
+    async def get(self, owner: str, command_id: UUID) -> bytes | None:
+        """A finished command's view, or None.
+
+        Args:
+            owner: Who asks.
+            command_id: The command.
+        """
+        if self._redis is None or time.monotonic() < self._away_until:
+            return None
+        try:
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                view = await self._redis.get(_key(owner, command_id))
+        except (RedisError, OSError, TimeoutError) as error:
+            self._pause(error)
+            return None
+        self._note(None)
+        return view.encode() if isinstance(view, str) else view
+
+    async def put(self, owner: str, command_id: UUID, view: bytes) -> None:
+        """Keep a finished command's view.
+
+        Args:
+            owner: The command's owner.
+            command_id: The command.
+            view: What a read of it answers; a large one is not kept.
+        """
+        if self._redis is None or not self._keep_seconds or len(view) > _MAX_BYTES:
+            return
+        if time.monotonic() < self._away_until:
+            return
+        try:
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                await self._redis.set(_key(owner, command_id), view, ex=self._keep_seconds)
+        except (RedisError, OSError, TimeoutError) as error:
+            self._pause(error)
+
+    async def answers(self) -> bool | None:
+        """Whether Redis answers now; None when there is none."""
+        if self._redis is None:
+            return None
+        try:
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                await self._redis.ping()
+        except (RedisError, OSError, TimeoutError) as error:
+            self._pause(error)
+            return False
+        self._note(None)
+        return True
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._redis is not None:
+            await self._redis.aclose()
+
+    def _pause(self, error: Exception) -> None:
+        self._away_until = time.monotonic() + _PAUSE_SECONDS
+        self._note(error)
+
+    def _note(self, error: Exception | None) -> None:
+        """One line when it goes, one when it is back."""
+        if (error is None) is self._reachable:
+            return
+        self._reachable = error is None
+        if error is None:
+            get_logger().info("redis_reachable")
+        else:
+            get_logger().warning("redis_unreachable", error=repr(error))
+
+
+def _key(owner: str, command_id: UUID) -> str:
+    return f"ish:result:{owner}:{command_id}"

@@ -1,0 +1,106 @@
+"""Reads commands from PostgreSQL, scoped to their owner: one function per question, its SQL beside it."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from gateway import PUBLISHER
+from gateway.database import Database
+
+_READ_SECONDS = 1.0
+_LIST_SECONDS = 2.0
+
+# By primary key: over HTTP the gateway is the publisher; an owner's own system may have published directly.
+ONE = """
+select c.publisher, c.id, c.kind, c.state, c.owner, c.correlation_id, c.accepted_at, c.deadline_at, c.started_at,
+  c.finished_at, c.retry_at, c.result,
+  (
+    select coalesce(json_agg(json_build_object(
+      'attempt', a.attempt, 'worker', a.worker, 'target', a.target, 'started_at', a.started_at,
+      'duration_seconds', a.duration_seconds, 'outcome', a.outcome,
+      'error', case when a.error_code is not null
+        then json_build_object('code', a.error_code, 'message', a.error_message) end
+    ) order by a.attempt, a.token), '[]')::text
+    from attempts a where a.publisher = c.publisher and a.id = c.id and a.day = c.day
+  ) as attempts
+from commands c
+where c.publisher = $1 and c.id = $2 and c.owner = $3
+  and c.day = (select day from command_keys where publisher = $1 and id = $2)
+"""
+
+_STATE = """
+select c.publisher, c.state from commands c
+where c.publisher = $1 and c.id = $2 and c.owner = $3
+  and c.day = (select day from command_keys where publisher = $1 and id = $2)
+"""
+
+# In the order of the index commands_by_owner.
+PAGE = """
+select id, kind, state, accepted_at, deadline_at, started_at, finished_at, error_code from commands
+where owner = $1 and accepted_at <= $2 and (accepted_at < $2 or id > $3)
+  and ($4::text is null or kind = $4) and ($5::text is null or state = $5)
+order by accepted_at desc, id
+limit $6
+"""
+
+
+async def find(database: Database, owner: str, command_id: UUID) -> Any:
+    """One command with its attempts; None when its owner has none of that id.
+
+    Args:
+        database: Where commands are stored.
+        owner: Who asks.
+        command_id: The command.
+
+    Raises:
+        DatabaseAway: PostgreSQL does not answer.
+    """
+    return await _first(database, ONE, owner, command_id)
+
+
+async def find_state(database: Database, owner: str, command_id: UUID) -> Any:
+    """Publisher and state of one command; None when its owner has none of that id.
+
+    Args:
+        database: Where commands are stored.
+        owner: Who asks.
+        command_id: The command.
+
+    Raises:
+        DatabaseAway: PostgreSQL does not answer.
+    """
+    return await _first(database, _STATE, owner, command_id)
+
+
+async def _first(database: Database, query: str, owner: str, command_id: UUID) -> Any:
+    async def work(connection: Any) -> Any:
+        row = await connection.fetchrow(query, PUBLISHER, command_id, owner)
+        return row or await connection.fetchrow(query, owner, command_id, owner)
+
+    return await database.run(work, timeout_seconds=_READ_SECONDS)
+
+
+async def page(
+    database: Database,
+    owner: str,
+    *,
+    after: tuple[datetime, UUID],
+    kind: str | None,
+    state: str | None,
+    limit: int,
+) -> list[Any]:
+    """Some of an owner's commands, newest first.
+
+    Args:
+        database: Where commands are stored.
+        owner: Who asks.
+        after: The row that the page comes after.
+        kind: Only these; None for all.
+        state: Only these; None for all.
+        limit: Rows at the most.
+
+    Raises:
+        DatabaseAway: PostgreSQL does not answer in time.
+    """
+    accepted_at, command_id = after
+    return await database.fetch(PAGE, owner, accepted_at, command_id, kind, state, limit, timeout_seconds=_LIST_SECONDS)

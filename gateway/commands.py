@@ -1,0 +1,198 @@
+"""Routes that read, list and cancel commands."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from contracts.errors import ErrorCode, Permanent
+from contracts.ledger import end_command
+from contracts.results import TERMINAL, State
+from gateway import PUBLISHER, command_rows
+from gateway.access import Owner, PartsOf
+from gateway.database import DatabaseAway
+from gateway.intake import MAX_WAIT_SECONDS, headers_of, wait_seconds
+from gateway.pages import decode_cursor, encode_cursor
+from gateway.parts import Parts
+from gateway.problems import Problem, ProblemType, storage_away
+from gateway.recorder import Accepted
+from gateway.views import CommandPage, CommandView, encode, stored, summary
+from gateway.waiting import within
+
+router = APIRouter(tags=["commands"])
+
+_CANCEL_SECONDS = 2.0
+_MAX_PAGE = 200
+_NEWEST = (datetime(9999, 1, 1, tzinfo=UTC), UUID(int=0))
+
+CommandId = Annotated[UUID, Path(description="The `id` that the POST answered, or the `message_id` of a publish.")]
+KindName = Literal["relay", "ai.send", "android.execute"]
+
+
+@router.get("/api/commands/{command_id}", responses={200: {"model": CommandView}})
+async def read_command(
+    request: Request,
+    parts: PartsOf,
+    owner: Owner,
+    command_id: CommandId,
+    wait: Annotated[
+        int, Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for its end; also as `Prefer: wait=N`.")
+    ] = 0,
+) -> Response:
+    """A command with its attempts and, when it has finished, its result."""
+    del wait  # read together with Prefer
+    seconds = wait_seconds(headers_of(request.scope), request.scope["query_string"])
+    view = await parts.cache.get(owner, command_id)
+    if view is None:
+        view = await _read(parts, owner, command_id, seconds)
+    return _json(view)
+
+
+@router.get("/api/commands", responses={200: {"model": CommandPage}})
+async def list_commands(  # noqa: PLR0917  # FastAPI calls it by name
+    parts: PartsOf,
+    owner: Owner,
+    kind: Annotated[KindName | None, Query(description="Only these.")] = None,
+    status: Annotated[State | None, Query(description="Only these.")] = None,
+    limit: Annotated[int, Query(ge=1, le=_MAX_PAGE)] = 50,
+    cursor: Annotated[str | None, Query(max_length=64, description="`next_cursor` of the page before.")] = None,
+) -> Response:
+    """Your commands, newest first."""
+    after = decode_cursor(cursor)[:2] if cursor else _NEWEST
+    try:
+        rows = await command_rows.page(parts.database, owner, after=after, kind=kind, state=status, limit=limit + 1)
+    except DatabaseAway:
+        raise storage_away() from None
+    shown = rows[:limit]
+    items = [
+        summary(
+            row["id"],
+            row["kind"],
+            row["state"],
+            accepted_at=row["accepted_at"],
+            deadline_at=row["deadline_at"],
+            started_at=row["started_at"],
+            finished_at=row["finished_at"],
+            error_code=row["error_code"],
+        )
+        for row in shown
+    ]
+    more = len(rows) > limit
+    return _json(
+        encode(
+            {"items": items, "next_cursor": encode_cursor(shown[-1]["accepted_at"], shown[-1]["id"]) if more else None}
+        )
+    )
+
+
+@router.delete("/api/commands/{command_id}", responses={200: {"model": CommandView}})
+async def cancel_command(parts: PartsOf, owner: Owner, command_id: CommandId) -> Response:
+    """Cancel a command that is not running; cancelling it again answers the same."""
+    try:
+        state = await _cancel(parts, owner, command_id)
+        if state is None:
+            if parts.recorder.find(owner, command_id) is None:
+                raise _unknown(command_id)
+            raise Problem(ProblemType.STORAGE_AWAY, "The command is not recorded yet; cancel it again in a moment.")
+        if state != State.CANCELLED:
+            raise Problem(
+                ProblemType.NOT_CANCELLABLE,
+                "It is running." if state not in TERMINAL else f"It has ended: {state}.",
+                members={"command_status": state},
+            )
+        return _json(await _read(parts, owner, command_id, 0))
+    except DatabaseAway:
+        raise storage_away() from None
+
+
+async def _cancel(parts: Parts, owner: str, command_id: UUID) -> str | None:
+    """The command's state after the attempt to cancel it; None when there is no such command."""
+    found = await command_rows.find_state(parts.database, owner, command_id)
+    if found is None or State(found["state"]) in TERMINAL:
+        return found and str(found["state"])
+    error = Permanent(ErrorCode.CANCELLED, "Cancelled by its owner before it ran.")
+    ended = await parts.database.run(
+        lambda one: end_command(one, found["publisher"], command_id, State.CANCELLED, error),
+        timeout_seconds=_CANCEL_SECONDS,
+    )
+    if ended is not None:
+        # the outbox worker sends the result; whoever waits at this gateway need not wait for that
+        parts.waiting.finish(found["publisher"], command_id, ended.body)
+        return State.CANCELLED
+    now = await command_rows.find_state(parts.database, owner, command_id)
+    return now and str(now["state"])
+
+
+async def _read(parts: Parts, owner: str, command_id: UUID, seconds: int) -> bytes:
+    found = await _look(parts, owner, command_id)
+    if seconds and (isinstance(found, Accepted) or found["result"] is None):
+        publisher = PUBLISHER if isinstance(found, Accepted) else found["publisher"]
+        with parts.waiting.expect(publisher, command_id) as future:
+            if await within(future, seconds) is not None:
+                found = await _look(parts, owner, command_id)
+    if isinstance(found, Accepted):
+        return encode(_of_pending(found))
+    view = encode(_of_row(found))
+    if found["result"] is not None:
+        await parts.cache.put(owner, command_id, view)
+    return view
+
+
+async def _look(parts: Parts, owner: str, command_id: UUID) -> Mapping[str, Any] | Accepted:
+    """Its row, or what this gateway holds of it until it is recorded."""
+    pending = parts.recorder.find(owner, command_id)
+    try:
+        row: Mapping[str, Any] | None = await command_rows.find(parts.database, owner, command_id)
+    except DatabaseAway:
+        if pending is None:
+            raise storage_away() from None
+        return pending
+    if row is not None:
+        return row
+    if pending is not None:
+        return pending
+    raise _unknown(command_id)
+
+
+def _unknown(command_id: UUID) -> Problem:
+    return Problem(ProblemType.NOT_FOUND, f"You have no command {command_id}.")
+
+
+def _of_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    return summary(
+        row["id"],
+        row["kind"],
+        row["state"],
+        accepted_at=row["accepted_at"],
+        deadline_at=row["deadline_at"],
+        owner=row["owner"],
+        correlation_id=row["correlation_id"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        retry_at=row["retry_at"],
+        attempts=stored(row["attempts"]),
+        result=stored(row["result"]),
+    )
+
+
+def _of_pending(pending: Accepted) -> dict[str, Any]:
+    return summary(
+        pending.id,
+        pending.kind,
+        State.QUEUED,
+        accepted_at=pending.accepted_at,
+        deadline_at=pending.deadline_at,
+        owner=pending.owner,
+        correlation_id=pending.correlation_id,
+        started_at=None,
+        finished_at=None,
+        retry_at=None,
+        attempts=[],
+        result=None,
+    )
+
+
+def _json(body: bytes) -> Response:
+    return Response(body, media_type="application/json")

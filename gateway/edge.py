@@ -1,0 +1,78 @@
+"""The outermost layer of every answer: request id, security headers, counts, and errors nobody else has answered."""
+
+import time
+from collections.abc import Mapping
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from contracts.logs import get_logger
+from contracts.metrics import HTTP_DURATION, HTTP_REQUESTS
+from gateway.intake import Disconnected, request_id_of
+from gateway.problems import Problem, ProblemType, render
+
+ROUTE = "ish.route"
+"""Scope key under which a route notes its template, the label of its metrics."""
+
+_POLICY = b"content-security-policy"
+_CACHE = b"cache-control"
+_ALWAYS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
+_UNLESS_SET = {_CACHE: b"no-store", _POLICY: b"default-src 'none'; frame-ancestors 'none'"}
+
+
+class Edge:
+    """Wraps the application.
+
+    Args:
+        app: Everything else.
+        shortcuts: Hot routes by method and path, called without the application's own routing.
+    """
+
+    def __init__(self, app: ASGIApp, *, shortcuts: Mapping[tuple[str, str], ASGIApp]) -> None:
+        self._app = app
+        self._shortcuts = dict(shortcuts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started_at = time.perf_counter()
+        request_id = request_id_of(scope)
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = _headers(message.get("headers", ()), request_id)
+            await send(message)
+
+        app = self._shortcuts.get((scope["method"], scope["path"]), self._app)
+        try:
+            await app(scope, receive, send_with_headers)
+        except Disconnected:
+            return
+        except Problem as problem:
+            await render(problem, request_id)(scope, receive, send_with_headers)
+        except Exception:
+            get_logger().exception("request_crashed", request_id=request_id, path=scope["path"])
+            if status:
+                raise
+            crash = Problem(ProblemType.INTERNAL, "It has been logged under this request's id.")
+            await render(crash, request_id)(scope, receive, send_with_headers)
+        route = scope.get(ROUTE) or getattr(scope.get("route"), "path", "other")
+        HTTP_REQUESTS.labels(route, str(status)).inc()
+        HTTP_DURATION.labels(route).observe(time.perf_counter() - started_at)
+
+
+def _headers(given: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+    names = {name for name, _ in given}
+    return [
+        *given,
+        *_ALWAYS,
+        *((name, value) for name, value in _UNLESS_SET.items() if name not in names),
+        (b"x-request-id", request_id.encode()),
+    ]

@@ -1,0 +1,80 @@
+"""What the gateway consists of, put together in one place, and its life from opening to closing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from contracts.publisher import Publisher
+from contracts.settings import Settings
+from gateway.cache import ResultCache
+from gateway.database import Database
+from gateway.identities import Identities
+from gateway.keys import KeyRing
+from gateway.recorder import Recorder
+from gateway.replies import Replies
+from gateway.waiting import Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that routes use; none of it connects before `running`."""
+
+    settings: Settings
+    database: Database
+    keys: KeyRing
+    identities: Identities
+    recorder: Recorder
+    waiting: Waiting
+    replies: Replies
+    publisher: Publisher
+    cache: ResultCache
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Parts":
+        """Build the parts of one gateway.
+
+        Args:
+            settings: With `amqp_url` and `postgres_url`.
+        """
+        database = Database(settings.postgres_url, connections=settings.postgres_pool_size)
+        waiting = Waiting(database)
+        return cls(
+            settings=settings,
+            database=database,
+            keys=KeyRing(database, cache_seconds=settings.key_cache_seconds, grace_seconds=settings.key_grace_seconds),
+            identities=Identities(database),
+            recorder=Recorder(database),
+            waiting=waiting,
+            replies=Replies(settings.amqp_url, waiting),
+            publisher=Publisher(settings.amqp_url, name="gateway", timeout_seconds=settings.publish_timeout_seconds),
+            cache=ResultCache(settings.redis_url, keep_seconds=settings.result_cache_seconds),
+        )
+
+
+@asynccontextmanager
+async def running(parts: Parts) -> AsyncIterator[None]:
+    """Keep the parts at work; a part that ends unexpectedly ends the block.
+
+    RabbitMQ, PostgreSQL and Redis need not be there: each is connected to when it comes.
+
+    Args:
+        parts: From `Parts.of`.
+    """
+    await parts.database.open()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            work = [
+                tasks.create_task(part.run())
+                for part in (parts.publisher, parts.replies, parts.recorder, parts.identities, parts.waiting)
+            ]
+            try:
+                yield
+            finally:
+                parts.waiting.stop()
+                for task in work:
+                    task.cancel()
+        await parts.recorder.flush()
+    finally:
+        await parts.cache.close()
+        await parts.database.close()

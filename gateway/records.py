@@ -1,0 +1,178 @@
+"""Routes that read what commands have left behind: conversations, artifacts and the state of devices."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from gateway.access import Owner, PartsOf
+from gateway.database import DatabaseAway
+from gateway.intake import headers_of
+from gateway.pages import decode_cursor, encode_cursor
+from gateway.parts import Parts
+from gateway.problems import Problem, ProblemType, storage_away
+from gateway.views import encode, stored
+
+router = APIRouter()
+
+_READ_SECONDS = 2.0
+_ARTIFACT_SECONDS = 5.0
+_MAX_PAGE = 200
+_OLDEST = (datetime(1, 1, 1, tzinfo=UTC), UUID(int=0), -1)
+MESSAGES = """
+select command_id, position, sender, text, metadata::text as metadata, sent_at, accepted_at from messages
+where owner = $1 and conversation_id = $2 and (accepted_at, command_id, position) > ($3, $4, $5)
+order by accepted_at, command_id, position
+limit $6
+"""
+
+ARTIFACT = """
+select a.content_type, a.content from artifacts a
+where a.sha256 = $1 and exists (select from artifact_owners o where o.sha256 = a.sha256 and o.owner = $2)
+"""
+
+# Workers write every row again within 10 seconds; an older one says nothing any more.
+_DEVICES = """
+select serial, state, hint, model, android_version, battery_percent, screen, seen_at,
+  state = 'device' and updated_at > clock_timestamp() - interval '30 s' as connected
+from devices order by serial
+"""
+
+
+class MessageView(BaseModel):
+    """One line of a conversation."""
+
+    command_id: UUID = Field(description="The command that recorded it.")
+    sender: str
+    message: str
+    metadata: dict[str, Any]
+    timestamp: datetime = Field(description="When it was written, as its sender said.")
+    accepted_at: datetime
+
+
+class MessagePage(BaseModel):
+    """Some lines, in the order in which they were accepted."""
+
+    items: list[MessageView]
+    next_cursor: str | None = Field(description="For the next page; null on the last.")
+
+
+class DeviceView(BaseModel):
+    """One phone, as a worker saw it last."""
+
+    serial: str
+    connected: bool
+    state: str
+    hint: str | None = Field(description="What to do about a state that needs a person.")
+    model: str | None
+    android_version: str | None
+    battery: int | None = Field(description="Percent.")
+    screen: str | None
+    seen_at: datetime
+
+
+class DevicesView(BaseModel):
+    """All phones; the members beside `devices` are those of the first connected one."""
+
+    connected: bool
+    battery: int | None
+    model: str | None
+    devices: list[DeviceView]
+    timestamp: datetime
+
+
+async def _rows(parts: Parts, query: str, *arguments: Any, seconds: float = _READ_SECONDS) -> list[Any]:
+    try:
+        return await parts.database.fetch(query, *arguments, timeout_seconds=seconds)
+    except DatabaseAway:
+        raise storage_away() from None
+
+
+@router.get(
+    "/api/conversations/{conversation_id}/messages", tags=["conversations"], responses={200: {"model": MessagePage}}
+)
+async def read_messages(
+    parts: PartsOf,
+    owner: Owner,
+    conversation_id: Annotated[str, Path(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")],
+    limit: Annotated[int, Query(ge=1, le=_MAX_PAGE)] = 50,
+    cursor: Annotated[str | None, Query(max_length=64, description="`next_cursor` of the page before.")] = None,
+) -> Response:
+    """Your conversation, oldest line first; one that nothing was recorded in is empty."""
+    after = decode_cursor(cursor) if cursor else _OLDEST
+    rows = await _rows(parts, MESSAGES, owner, conversation_id, *after, limit + 1)
+    shown = rows[:limit]
+    items = [
+        {
+            "command_id": str(row["command_id"]),
+            "sender": row["sender"],
+            "message": row["text"],
+            "metadata": stored(row["metadata"]),
+            "timestamp": row["sent_at"],
+            "accepted_at": row["accepted_at"],
+        }
+        for row in shown
+    ]
+    last = shown[-1] if len(rows) > limit else None
+    next_cursor = encode_cursor(last["accepted_at"], last["command_id"], last["position"]) if last else None
+    return _json({"items": items, "next_cursor": next_cursor})
+
+
+@router.get(
+    "/api/artifacts/{sha256}",
+    tags=["artifacts"],
+    response_class=Response,
+    responses={
+        200: {"content": {"image/png": {}}, "description": "The bytes."},
+        304: {"description": "As you have it."},
+    },
+)
+async def read_artifact(
+    request: Request, parts: PartsOf, owner: Owner, sha256: Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
+) -> Response:
+    """A picture or other blob that a command of yours has made."""
+    rows = await _rows(parts, ARTIFACT, sha256, owner, seconds=_ARTIFACT_SECONDS)
+    if not rows:
+        raise Problem(ProblemType.NOT_FOUND, "You have no such artifact.")
+    tag = f'"{sha256}"'
+    headers = {"ETag": tag, "Cache-Control": "private, max-age=31536000, immutable"}
+    if headers_of(request.scope).get(b"if-none-match") == tag.encode():
+        return Response(status_code=304, headers=headers)
+    return Response(rows[0]["content"], headers=headers, media_type=rows[0]["content_type"])
+
+
+@router.get("/api/android/status", tags=["android"], responses={200: {"model": DevicesView}})
+async def read_devices(parts: PartsOf, owner: Owner) -> Response:
+    """The phones that workers see."""
+    del owner  # phones belong to the installation; a key is all it takes to see them
+    rows = await _rows(parts, _DEVICES)
+    devices = [
+        {
+            "serial": row["serial"],
+            "connected": row["connected"],
+            "state": row["state"],
+            "hint": row["hint"],
+            "model": row["model"],
+            "android_version": row["android_version"],
+            "battery": row["battery_percent"],
+            "screen": row["screen"],
+            "seen_at": row["seen_at"],
+        }
+        for row in rows
+    ]
+    first: dict[str, Any] = next((one for one in devices if one["connected"]), {})
+    return _json(
+        {
+            "connected": bool(first),
+            "battery": first.get("battery"),
+            "model": first.get("model"),
+            "devices": devices,
+            "timestamp": datetime.now(UTC),
+        }
+    )
+
+
+def _json(document: dict[str, Any]) -> Response:
+    return Response(encode(document), media_type="application/json")

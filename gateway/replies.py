@@ -1,0 +1,83 @@
+"""This gateway's own reply queue: results of commands whose sender waits arrive here, and wake it.
+
+The queue belongs to one run of one gateway and expires after it. Nothing depends on it: what is lost with a connection
+is found by the poll in `gateway.waiting`.
+"""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+from uuid import UUID, uuid4
+
+import aiormq
+from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
+
+from contracts.broker import BrokerAway, connect
+from contracts.logs import get_logger
+from contracts.topology import REPLIES, reply_queue
+from gateway import PUBLISHER
+from gateway.waiting import Waiting
+
+_EXPIRES_MS = 60_000
+_MAX_LENGTH = 100_000
+_CHECK_SECONDS = 1.0
+_OPEN_SECONDS = 10.0
+
+
+class Replies:
+    """Consumes the reply queue.
+
+    Args:
+        url: AMQP URL of the gateway's user.
+        waiting: Who is woken.
+    """
+
+    def __init__(self, url: str, waiting: Waiting) -> None:
+        self._url = url
+        self._waiting = waiting
+        self._name = reply_queue(f"{PUBLISHER}.{uuid4().hex[:12]}")
+        self._open = False
+
+    @property
+    def address(self) -> str | None:
+        """The `reply_to` of a command whose sender waits; None while there is no queue to send to."""
+        return self._name if self._open else None
+
+    async def run(self) -> None:
+        """Consume until cancelled; connects again whenever the queue or the connection is gone."""
+        delay_seconds = 0.1
+        log = get_logger(connection="gateway replies")
+        while True:
+            try:
+                connection = await connect(self._url, name="gateway replies")
+                async with connection:
+                    await self._consume(connection)
+                    delay_seconds = 0.1
+                log.warning("consumer_lost", queue=self._name)
+            except (BrokerAway, aiormq.AMQPError, ConnectionError, TimeoutError) as error:
+                log.warning("consumer_lost", queue=self._name, error=repr(error))
+            finally:
+                self._open = False
+            await asyncio.sleep(delay_seconds)
+            delay_seconds = min(delay_seconds * 2, 5.0)
+
+    async def _consume(self, connection: AbstractConnection) -> None:
+        async with asyncio.timeout(_OPEN_SECONDS):
+            channel = await connection.channel(publisher_confirms=False)
+            queue = await channel.declare_queue(
+                self._name,
+                durable=True,
+                arguments={"x-queue-type": "quorum", "x-expires": _EXPIRES_MS, "x-max-length": _MAX_LENGTH},
+            )
+            await queue.bind(REPLIES, routing_key=self._name)
+            tag = await queue.consume(self._wake, no_ack=True)
+        self._open = True
+        inner: Any = await channel.get_underlay_channel()
+        get_logger().info("consumer_started", queue=self._name)
+        # a deleted queue only takes the consumer off the channel
+        while not channel.is_closed and not inner.is_closed and tag in inner.consumers:
+            await asyncio.wait({inner.closing}, timeout=_CHECK_SECONDS)
+
+    async def _wake(self, message: AbstractIncomingMessage) -> None:
+        with suppress(ValueError):
+            self._waiting.finish(PUBLISHER, UUID(message.message_id or ""), message.body)

@@ -1,0 +1,93 @@
+"""`ish keys`: make, list and revoke API keys."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, TypeVar
+
+import asyncpg
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from contracts.settings import read_settings, stop
+from ops import keys
+from ops.stack import environment_file
+from ops.stack.errors import StackError
+from ops.stack.layout import Layout
+
+app = typer.Typer(help="API keys of the HTTP gateway.", no_args_is_help=True)
+
+Answer = TypeVar("Answer")
+
+
+@app.command()
+def create(
+    owner: Annotated[str, typer.Argument(help="Whose commands the key sees.")],
+    *,
+    label: Annotated[str, typer.Option(help="For people: what it is used for.")] = "",
+    days: Annotated[int | None, typer.Option(min=1, max=3650, help="Valid for so long; for ever without it.")] = None,
+) -> None:
+    """Make a key and print it, once: only its hash is kept."""
+    expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
+    sys.stdout.write(_run(keys.create_key(_postgres_url(), owner, label, expires_at=expires_at)) + "\n")
+
+
+@app.command("list")
+def list_(
+    *,
+    owner: Annotated[str | None, typer.Option(help="Only theirs.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show every key, without its secret."""
+    records = _run(keys.list_keys(_postgres_url(), owner))
+    if as_json:
+        rows = [{name: _text(getattr(record, name)) for name in record.__slots__} for record in records]
+        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        return
+    table = Table("id", "owner", "label", "created", "state", box=None)
+    for record in records:
+        table.add_row(record.id, record.owner, record.label, f"{record.created_at:%Y-%m-%d %H:%M}", _state(record))
+    Console().print(table)
+
+
+@app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="The 12 characters after `ish_`, as `list` shows them.")],
+) -> None:
+    """End a key's validity; gateways notice within five seconds."""
+    if not _run(keys.revoke_key(_postgres_url(), key_id)):
+        stop(f"there is no valid key {key_id}", code=1)
+    sys.stdout.write(f"revoked {key_id}\n")
+
+
+def _postgres_url() -> str:
+    """Given by the environment, else the local stack's."""
+    settings = read_settings()
+    if settings.postgres_url:
+        return settings.postgres_url
+    try:
+        return environment_file.read_value(Layout.of(settings), "ISH_POSTGRES_URL")
+    except StackError as error:
+        stop(f"{error}, or set ISH_POSTGRES_URL")
+
+
+def _run(work: Coroutine[Any, Any, Answer]) -> Answer:
+    try:
+        return asyncio.run(work)
+    except (ValueError, OSError, asyncpg.PostgresError, TimeoutError) as error:
+        stop(str(error) or type(error).__name__, code=1)
+
+
+def _state(record: keys.KeyRecord) -> str:
+    if record.revoked_at is not None:
+        return f"revoked {record.revoked_at:%Y-%m-%d %H:%M}"
+    if record.expires_at is None:
+        return "valid"
+    return f"{'valid until' if record.expires_at > datetime.now(UTC) else 'expired'} {record.expires_at:%Y-%m-%d %H:%M}"
+
+
+def _text(value: Any) -> str | None:
+    return value.isoformat() if isinstance(value, datetime) else value
