@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from ops.stack import log_files, state
-from ops.stack.child import Identity
 from ops.stack.errors import StackError
+from ops.stack.identity import Identity
 from ops.stack.layout import Layout, Ports
 from ops.stack.rabbitmq import password_hash
 from ops.stack.report import worker_counts

@@ -1,0 +1,5 @@
+"""`python -m ops` is the `ish` command."""
+
+from ops.cli import app
+
+app()

@@ -1,0 +1,103 @@
+"""Who uses a fresh stack: our own users on a broker given from outside, the publisher `demo`, and one API key."""
+
+import psycopg
+
+from contracts import broker
+from ops import keys, publishers
+from ops.management import ManagementError
+from ops.stack import rabbitmq
+from ops.stack.addresses import Addresses, with_login
+from ops.stack.errors import StackError
+from ops.stack.layout import Layout
+from ops.stack.secrets import secret, write_private
+
+DEMO = "demo"
+"""Name of the outside publisher, and the key's owner."""
+
+
+async def own_users(layout: Layout, addresses: Addresses) -> None:
+    """Make our users on a broker given from outside; on the stack's own a boot makes them.
+
+    Args:
+        layout: Whose secrets folder holds their passwords.
+        addresses: With the administrator's address of the management API.
+
+    Raises:
+        StackError: A user of that name exists with another password.
+    """
+    passwords = {user: secret(layout.secrets_dir, f"rabbitmq-{user}") for user in rabbitmq.USERS}
+    del passwords[rabbitmq.ADMINISTRATOR]
+    management_url = addresses.management_by_user[rabbitmq.ADMINISTRATOR]
+    try:
+        known = set(await publishers.list_users(management_url))
+    except ManagementError as error:
+        message = f"{error} (ISH_RABBITMQ_MANAGEMENT_URL must be an administrator's address)"
+        raise StackError(message) from error
+    for user in known & set(passwords):
+        if not await _may_login(addresses.amqp_by_user[user]):
+            message = (
+                f"the user {user} exists on the RabbitMQ given, with a password that this stack does not know: "
+                f"put it into {layout.secrets_dir / f'rabbitmq-{user}'}"
+            )
+            raise StackError(message)
+    await publishers.apply_users(management_url, passwords)
+
+
+async def publisher(layout: Layout, addresses: Addresses) -> str:
+    """Make the outside publisher `demo`, whose results go to `reply.demo`.
+
+    Args:
+        layout: Whose secrets folder keeps its password.
+        addresses: With the administrator's addresses.
+
+    Returns:
+        Its AMQP address.
+    """
+    path = layout.secrets_dir / f"rabbitmq-{DEMO}"
+    administrator = addresses.amqp_by_user[rabbitmq.ADMINISTRATOR]
+    if path.exists():
+        url = with_login(administrator, DEMO, path.read_text(encoding="utf-8").strip())
+        if await _may_login(url):
+            return url
+    password = await publishers.add_publisher(
+        addresses.management_by_user[rabbitmq.ADMINISTRATOR], DEMO, amqp_url_for_admin=administrator
+    )
+    write_private(path, password)
+    return with_login(administrator, DEMO, password)
+
+
+async def api_key(layout: Layout, addresses: Addresses) -> str:
+    """One API key for the owner `demo`, made once.
+
+    Args:
+        layout: Whose secrets folder keeps it.
+        addresses: With the operators' address of PostgreSQL.
+    """
+    path = layout.secrets_dir / "api-key"
+    url = addresses.postgres_by_role["ish_ops"]
+    if path.exists():
+        key = path.read_text(encoding="utf-8").strip()
+        if _is_known(url, key):
+            return key
+    key = await keys.create_key(url, DEMO, "made by the local stack")
+    write_private(path, key)
+    return key
+
+
+async def _may_login(url: str) -> bool:
+    try:
+        connection = await broker.connect(url, name="ish set-up")
+    except broker.BrokerAway:
+        return False
+    await connection.close()
+    return True
+
+
+def _is_known(postgres_url: str, key: str) -> bool:
+    """Whether the database knows this key's id: it may be a new database."""
+    words = key.split("_")
+    with psycopg.connect(postgres_url, connect_timeout=10) as connection:
+        found = connection.execute(
+            "select 1 from api_keys where id = %s and revoked_at is null", (words[1] if len(words) > 1 else "",)
+        ).fetchone()
+    return found is not None

@@ -1,0 +1,176 @@
+"""Services started and set up inside this process, without a supervisor: for tests, trials and benchmarks."""
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ops.stack import setup
+from ops.stack.addresses import Addresses, Given
+from ops.stack.binaries import Finder, default_cache_dir
+from ops.stack.child import Child, stop_together
+from ops.stack.errors import StackError
+from ops.stack.layout import LOOPBACK, PHONE_HOST, Layout, Ports
+from ops.stack.probes import port_is_free
+from ops.stack.secrets import write_private
+from ops.stack.services import Services
+
+_OFFSETS = range(1000, 16000, 100)
+"""The highest default port is 25673; above 42000 ports would be taken by outgoing connections sooner or later."""
+_QUEUE_SETTLES_SECONDS = 6
+"""RabbitMQ 3.10 killed within some seconds of a quorum queue's declaration brings it back without a leader, for good
+(seen; none at 5 s). Queues are declared long before in practice, so no test is to kill a broker that fresh."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One service, to be stopped, killed, frozen and started again by a test."""
+
+    child: Child
+    kill_not_before: float = 0.0
+    """On the monotonic clock; a kill waits for it."""
+
+    def stop(self) -> None:
+        """Stop it as a person would, and wait until it has ended."""
+        self.child.stop()
+
+    def kill(self) -> None:
+        """SIGKILL, to everything it consists of."""
+        time.sleep(max(0.0, self.kill_not_before - time.monotonic()))
+        self.child.kill()
+
+    def start(self) -> None:
+        """Start it again and wait until it answers."""
+        self.child.start()
+
+    def freeze(self) -> None:
+        """SIGSTOP, to everything it consists of."""
+        self.child.send_group(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self.child.send_group(signal.SIGCONT)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A private set of services that answer, with roles, tables and queues in place."""
+
+    layout: Layout
+    addresses: Addresses
+    _children: dict[str, Child]
+    _declared_at: float
+
+    @property
+    def broker(self) -> Fault:
+        """RabbitMQ."""
+        return Fault(self._children["rabbitmq"], self._declared_at + _QUEUE_SETTLES_SECONDS)
+
+    @property
+    def postgres(self) -> Fault:
+        """PostgreSQL."""
+        return Fault(self._children["postgres"])
+
+    @property
+    def redis(self) -> Fault:
+        """Redis."""
+        return Fault(self._children["redis"])
+
+    @property
+    def adb(self) -> Fault:
+        """The adb server."""
+        return Fault(self._children["adb"])
+
+    def amqp_url(self, user: str) -> str:
+        """A RabbitMQ user's address.
+
+        Args:
+            user: admin, gateway, worker, outbox or ops.
+        """
+        return self.addresses.amqp_by_user[user]
+
+    def postgres_url(self, role: str) -> str:
+        """A PostgreSQL role's address.
+
+        Args:
+            role: ish_owner, ish_gateway, ish_worker, ish_outbox or ish_ops.
+        """
+        return self.addresses.postgres_by_role[role]
+
+    @property
+    def management_url(self) -> str:
+        """The management API as administrator."""
+        return self.addresses.management_by_user["admin"]
+
+    @property
+    def redis_url(self) -> str:
+        """Redis."""
+        return self.addresses.redis
+
+    @property
+    def adb_server(self) -> str:
+        """The adb server, host:port."""
+        return self.addresses.adb_servers
+
+    def environment(self, role: str) -> dict[str, str]:
+        """Settings for a process of one role, for `subprocess` together with `PATH` and the like.
+
+        Args:
+            role: gateway, worker, outbox or ops.
+        """
+        folder = self.layout.secrets_dir
+        urls = {
+            "ISH_AMQP_URL": self.amqp_url(role),
+            "ISH_POSTGRES_URL": self.postgres_url(f"ish_{role}"),
+            "ISH_REDIS_URL": self.redis_url,
+        }
+        environment = {}
+        for name, url in urls.items():
+            path = folder / f"{name}-{role}"
+            write_private(path, url)
+            environment[f"{name}_FILE"] = str(path)
+        return {**environment, "ISH_ADB_SERVERS": self.adb_server}
+
+
+@contextmanager
+def session(state_dir: Path, *, offset: int | None = None, say: Callable[[str], None] = print) -> Iterator[Session]:
+    """Start services, set them up, and stop them at the end.
+
+    Args:
+        state_dir: An empty folder, or one of an earlier session.
+        offset: Added to the default ports; None takes one at which all are free.
+        say: Told what takes long.
+    """
+    layout = Layout(state_dir.absolute(), Ports.at(free_offset() if offset is None else offset))
+    services = Services.find(layout, Finder(default_cache_dir(), say))
+    addresses = Addresses.of(layout, services, Given.nothing())
+    children = [Child(spec) for spec in services.specs()]
+    try:
+        for child in children:
+            child.spawn()
+        for child in children:
+            child.wait_ready()
+        setup.create_roles(addresses, own_server=True)
+        setup.apply_schema(addresses)
+        asyncio.run(setup.apply_topology(addresses))
+        yield Session(layout, addresses, {child.spec.name: child for child in children}, time.monotonic())
+    finally:
+        stop_together(children)
+
+
+def free_offset() -> int:
+    """An offset at which every port of a stack is free now.
+
+    Raises:
+        StackError: There is none.
+    """
+    for offset in random.sample(_OFFSETS, len(_OFFSETS)):
+        ports = asdict(Ports.at(offset))
+        phone = ports.pop("phone")
+        if all(port_is_free(LOOPBACK, port) for port in ports.values()) and port_is_free(PHONE_HOST, phone):
+            return offset
+    raise StackError("no free range of ports was found")
