@@ -14,7 +14,7 @@ MAX_METADATA_DEPTH = 32
 MAX_TIMEOUT_SECONDS = 600
 
 
-def _without_nul(text: str) -> str:
+def without_nul(text: str) -> str:
     """PostgreSQL stores no NUL, so text that holds one could be accepted and then never recorded."""
     if "\x00" in text:
         raise ValueError("must not contain the NUL character (U+0000)")
@@ -36,7 +36,7 @@ def _plain(metadata: object) -> object:
             elif isinstance(value, list):
                 inner += value
             elif isinstance(value, str):
-                _without_nul(value)
+                without_nul(value)
             elif isinstance(value, float) and not math.isfinite(value):
                 raise ValueError("must hold finite numbers only")
         if not inner:
@@ -55,8 +55,8 @@ def _within_size(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return metadata
 
 
-Text = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_without_nul)]
-StopSequence = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_without_nul)]
+Text = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS), AfterValidator(without_nul)]
+StopSequence = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(without_nul)]
 StopSequences = Annotated[
     list[StopSequence],
     Field(min_length=1, max_length=4),

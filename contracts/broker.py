@@ -9,6 +9,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from yarl import URL
 
 from contracts.topology import Binding, Exchange, Queue, Topology, topology
+from contracts.undecodable import tolerate_undecodable
 
 HEARTBEAT_SECONDS = 5
 _CONNECT_TIMEOUT_SECONDS = 10.0
@@ -29,6 +30,7 @@ async def connect(url: str, *, name: str) -> AbstractConnection:
     Raises:
         BrokerAway: It could not be opened.
     """
+    tolerate_undecodable()
     address = URL(url)
     place = f"{address.host}:{address.port or 5672} as {address.user}"
     try:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.functional_validators import BeforeValidator
 
 from contracts import topology
-from contracts.ai import AiSend, Metadata
+from contracts.ai import AiSend, Metadata, without_nul
 from contracts.android import AndroidExecute
 from contracts.errors import ErrorCode, Permanent
 
@@ -22,12 +22,7 @@ KIND_RELAY, KIND_AI, KIND_ANDROID = "relay", "ai.send", "android.execute"
 VERSION = 1
 MAX_MESSAGE_CHARACTERS = 10_000
 _MAX_PROBLEMS = 20
-
-
-def _without_nul(text: str) -> str:
-    if "\x00" in text:
-        raise ValueError("must not contain the NUL character (U+0000)")
-    return text
+_MAX_NAME_CHARACTERS = 100
 
 
 def _aware(value: object) -> object:
@@ -53,7 +48,7 @@ class Ask(BaseModel):
     model: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/@+-]{0,199}$")
     provider: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
     system: (
-        Annotated[str, Field(min_length=1, max_length=MAX_MESSAGE_CHARACTERS), AfterValidator(_without_nul)] | None
+        Annotated[str, Field(min_length=1, max_length=MAX_MESSAGE_CHARACTERS), AfterValidator(without_nul)] | None
     ) = None
     max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
     temperature: float | None = Field(default=None, ge=0, le=2)
@@ -65,7 +60,7 @@ class Relay(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     sender: Literal["user", "bot"]
-    message: Annotated[str, Field(min_length=1, max_length=MAX_MESSAGE_CHARACTERS), AfterValidator(_without_nul)]
+    message: Annotated[str, Field(min_length=1, max_length=MAX_MESSAGE_CHARACTERS), AfterValidator(without_nul)]
     timestamp: Timestamp = Field(description="When it was written; without a zone it is taken as UTC.")
     metadata: Metadata = Field(default_factory=dict)
     conversation_id: ConversationId | None = Field(
@@ -141,10 +136,12 @@ def problems_of(error: ValidationError) -> list[dict[str, str]]:
         error: What a model raised.
     """
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    return [
-        {"field": ".".join(str(part) for part in one["loc"]), "rule": one["msg"], "type": one["type"]}
-        for one in found[:_MAX_PROBLEMS]
-    ]
+    return [{"field": _path(one["loc"]), "rule": one["msg"], "type": one["type"]} for one in found[:_MAX_PROBLEMS]]
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """Where a fault is; names in it may be the input's own, so they are cut, and a NUL is shown as what it is."""
+    return ".".join(str(part)[:_MAX_NAME_CHARACTERS] for part in location).replace("\x00", "\\u0000")
 
 
 def routing_key(kind: Kind, *, priority: str | None = None) -> str:

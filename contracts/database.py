@@ -45,9 +45,14 @@ async def open_pool(url: str, *, size: int, name: str) -> Any:
         max_size=size,
         timeout=5,
         command_timeout=30,
+        reset=_nothing,  # asyncpg would send a statement at each release; nothing here leaves anything to clear
         max_inactive_connection_lifetime=300,
         server_settings={**SERVER_SETTINGS, "application_name": name},
     )
+
+
+async def _nothing(_: Any) -> None:
+    """A connection is given back as it is."""
 
 
 def is_passing(error: BaseException) -> bool:

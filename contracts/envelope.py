@@ -15,6 +15,7 @@ from contracts.commands import KINDS, VERSION, Kind
 from contracts.errors import ErrorCode, Permanent
 from contracts.frames import HeaderValue, Properties
 from contracts.topology import OWN_USERS, owns_reply_queue
+from contracts.undecodable import UNDECODABLE
 
 X_OWNER, X_PUBLISHER, X_ATTEMPT = "x-owner", "x-publisher", "x-attempt"
 X_CREATED_MS, X_DEADLINE_MS, X_NOT_BEFORE_MS = "x-created-ms", "x-deadline-ms", "x-not-before-ms"
@@ -85,6 +86,8 @@ def read_envelope(properties: ReceivedProperties, *, default_deadline: timedelta
     """
     headers: Mapping[str, Any] = properties.headers or {}
     user, message_id = properties.user_id, properties.message_id
+    if UNDECODABLE in headers:
+        raise Refused(ErrorCode.INVALID_HEADER, f"its AMQP properties cannot be decoded ({headers[UNDECODABLE]!s:.64})")
     if not user:
         raise Refused(
             ErrorCode.NO_USER_ID,
@@ -107,7 +110,8 @@ def read_envelope(properties: ReceivedProperties, *, default_deadline: timedelta
         raise refuse(
             ErrorCode.FOREIGN_REPLY_TO, f"reply_to must be reply.{publisher}, not {properties.reply_to[:64]!r}"
         )
-    accepted_at = _time(headers, X_CREATED_MS, refuse) or _timestamp(properties.timestamp) or now
+    _check_storable(properties, refuse)
+    accepted_at = min(_time(headers, X_CREATED_MS, refuse) or _timestamp(properties.timestamp) or now, now)
     deadline_at = _time(headers, X_DEADLINE_MS, refuse) or accepted_at + default_deadline
     if deadline_at > now + MAX_DEADLINE:
         raise refuse(ErrorCode.INVALID_HEADER, f"{X_DEADLINE_MS} is more than {MAX_DEADLINE.days} days ahead")
@@ -120,7 +124,7 @@ def read_envelope(properties: ReceivedProperties, *, default_deadline: timedelta
         id=identity,
         kind=kind,
         owner=(_text(headers, X_OWNER) or publisher) if trusted else publisher,
-        accepted_at=min(accepted_at, now),
+        accepted_at=accepted_at,
         deadline_at=deadline_at,
         correlation_id=properties.correlation_id,
         reply_to=properties.reply_to,
@@ -201,6 +205,13 @@ def _kind(message_type: str | None, refuse: _Refuse) -> Kind:
     if int(match["version"]) != VERSION:
         raise refuse(ErrorCode.UNKNOWN_VERSION, f"type must be one of {known}, not {message_type!r}")
     return KINDS[match["kind"]]
+
+
+def _check_storable(properties: ReceivedProperties, refuse: _Refuse) -> None:
+    """PostgreSQL stores no NUL, so a command whose properties hold one could be taken and then never recorded."""
+    for name, value in (("correlation_id", properties.correlation_id), ("reply_to", properties.reply_to)):
+        if value and "\x00" in value:
+            raise refuse(ErrorCode.INVALID_HEADER, f"{name} must not contain the NUL character (U+0000)")
 
 
 def _uuid(text: str) -> UUID | None:

@@ -4,10 +4,9 @@ Events are constant snake_case in the past tense; facts go into fields. No promp
 
 | event | level | meaning |
 | --- | --- | --- |
-| process_started, process_stopped | info | a process is ready, or has closed everything |
+| process_started, process_stopping, process_stopped | info | it is ready; was asked to stop; has closed everything |
 | publishing_channel_opened, consumer_started | info | a broker channel is usable |
 | publishing_channel_lost, consumer_lost, broker_unreachable | warning | reconnecting |
-| command_completed | debug | a terminal row was committed |
 | command_retried | warning | a transient error; the next try is scheduled |
 | command_refused | warning | a message became a dead letter |
 | wait_left_to_outbox | warning | a wait queue did not take a retry; the outbox worker publishes it when due |
@@ -16,7 +15,16 @@ Events are constant snake_case in the past tense; facts go into fields. No promp
 | batch_bisected | warning | a row Postgres refuses was found in a batch |
 | claims_lost | warning | this worker was silent past its lease; others took over |
 | postgres_unreachable, redis_unreachable | warning | waiting for the service |
-| reply_resent, reply_given_up | info, error | the outbox worker's work |
+| postgres_reachable, redis_reachable | info | it is back |
+| request_crashed | error | the gateway answered 500; the request's id is in its problem document |
+| recording_refused, recording_given_up | error, warning | accepted commands are left for their worker to record |
+| consumer_gone | error | no consumer for too long; the process exits, to be started again |
+| reply_resent, reply_given_up | info, error | results and follow-ups that were not confirmed at once |
+| reply_postponed, message_postponed | error, warning | one row or message could not be handled; it is tried again |
+| command_rerouted | info | a message that no queue took went to its queue after all |
+| commands_republished | warning | their message was lost with a queue or a worker |
+| outbox_job_failed, outbox_job_recovered | error, info | one job of the outbox worker, once an episode |
+| rows_pruned, partition_changed | info | housekeeping |
 | delivery_failed, delivery_given_up | warning, error | a webhook target does not answer |
 | queue_redeclared | error | a queue was missing; commands recorded for it are published again |
 """

@@ -33,6 +33,9 @@ RETRY_LEVELS = {"5s": 5, "30s": 30, "2m": 120, "10m": 600, "1h": 3600}
 DELIVERY_LIMIT = 200
 """A backstop only. Attempts are counted in Postgres; a low limit kills what was prefetched beside a poison message."""
 
+LAST_RESORT_DELIVERY_LIMIT = 1_000_000
+"""Of queues from which nothing may be lost."""
+
 OWN_USERS = frozenset({"gateway", "worker", "outbox"})
 """Users whose `x-publisher`, `x-owner` and `x-attempt` headers are believed."""
 
@@ -148,7 +151,8 @@ def topology(queue_max_length: int = 2_000_000) -> Topology:
         Exchange(REPLIES, "direct"),
         Exchange(RESULTS, "topic"),
     )
-    queues = [Queue(UNROUTED, _quorum()), Queue(DEAD, _quorum())]
+    # RabbitMQ 4 drops after 20 deliveries where no limit is set, and behind these two there is no other queue
+    queues = [Queue(name, _quorum(x_delivery_limit=LAST_RESORT_DELIVERY_LIMIT)) for name in (UNROUTED, DEAD)]
     bindings = [Binding(UNROUTED, UNROUTED, ""), Binding(DEAD, DEAD, "")]
     for name in WORK_QUEUES:
         queues.append(

@@ -2,4 +2,4 @@
 
 from ops.cli import app
 
-app()
+app(prog_name="ish")

@@ -110,6 +110,8 @@ def _one_line_errors() -> Iterator[None]:
         yield
     except StackError as error:
         stop_process(str(error), code=1)
+    except OSError as error:
+        stop_process(f"{error.strerror}: {error.filename}", code=1)
 
 
 def _add_subjects(add: Callable[..., None]) -> None:

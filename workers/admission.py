@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from pydantic import BaseModel
 
-from contracts.commands import decode_payload, fingerprint, repeatable
+from contracts.commands import InvalidPayload, Kind, decode_payload, fingerprint, repeatable, routing_key
 from contracts.envelope import Refused, read_envelope
 from contracts.errors import ErrorCode, Permanent
 from workers.commits import DeadLetter
@@ -13,11 +13,17 @@ from workers.deliveries import Admitted, Delivery
 
 
 class Unreadable(BaseModel):
-    """Stands for a payload that does not fit its kind; such a command is recorded as failed and never run."""
+    """Stands for a payload that does not fit; such a command is recorded as failed and never run."""
 
 
 def admit(
-    delivery: Delivery, *, queue: str, kinds: Collection[str], default_deadline: timedelta, now: datetime
+    delivery: Delivery,
+    *,
+    queue: str,
+    kinds: Collection[str],
+    default_deadline: timedelta,
+    now: datetime,
+    body_limit_bytes: int | None = None,
 ) -> Admitted | DeadLetter:
     """Check one delivery.
 
@@ -27,25 +33,23 @@ def admit(
         kinds: Names of the kinds that this pool serves.
         default_deadline: For a command that names none.
         now: The current time.
+        body_limit_bytes: The largest body that is a command; None does not ask.
 
     Returns:
-        A command to claim (one whose payload does not fit carries its `fault`, so that its publisher gets a result), or
+        A command to claim (one that does not fit carries its `fault`, so that its publisher gets a result), or
         a dead letter when there is nobody who could be answered.
     """
     try:
         envelope = read_envelope(delivery.properties, default_deadline=default_deadline, now=now)
     except Refused as refused:
         return dead_letter(delivery, refused, queue=queue)
-    if envelope.kind.name not in kinds:
-        sentence = f"{envelope.kind.type} does not belong on {queue}: publish it with its own routing key"
-        stray = Refused(ErrorCode.WRONG_QUEUE, sentence, publisher=envelope.publisher, message_id=str(envelope.id))
-        return dead_letter(delivery, stray, queue=queue)
     fault: Permanent | None = None
-    payload: BaseModel
+    payload: BaseModel = Unreadable()
     try:
-        payload = decode_payload(envelope.kind, delivery.body)
+        _refuse_stray(envelope.kind, queue=queue, kinds=kinds)
+        payload = _decode(envelope.kind, delivery.body, limit_bytes=body_limit_bytes)
     except Permanent as error:
-        payload, fault = Unreadable(), error
+        fault = error
     return Admitted(
         delivery,
         envelope,
@@ -56,6 +60,18 @@ def admit(
         repeatable=repeatable(payload),
         fault=fault,
     )
+
+
+def _refuse_stray(kind: Kind, *, queue: str, kinds: Collection[str]) -> None:
+    if kind.name not in kinds:
+        sentence = f"{kind.type} does not belong on {queue}: publish it with the routing key {routing_key(kind)}"
+        raise Permanent(ErrorCode.WRONG_QUEUE, sentence)
+
+
+def _decode(kind: Kind, body: bytes, *, limit_bytes: int | None) -> BaseModel:
+    if limit_bytes is not None and len(body) > limit_bytes:
+        raise InvalidPayload([{"field": "(body)", "rule": f"must be at most {limit_bytes} bytes"}])
+    return decode_payload(kind, body)
 
 
 def dead_letter(delivery: Delivery, refused: Refused, *, queue: str) -> DeadLetter:

@@ -27,6 +27,8 @@ class Verdict(Enum):
     """It waits for its next try."""
     HELD = auto()
     """Another worker, which lives, is running it."""
+    SUSPECT = auto()
+    """It was in flight in several crashes: it is to be claimed when nothing else is in flight."""
 
 
 @dataclass(slots=True)
@@ -82,7 +84,7 @@ seen as materialized (
   from w join command_keys k using (publisher, id) left join commands c using (publisher, id, day)
 ),
 cur as materialized (
-  select c.publisher, c.id, c.day, c.state, c.holder, c.token, c.repeatable, c.retry_at
+  select c.publisher, c.id, c.day, c.state, c.holder, c.token, c.repeatable, c.retry_at, c.crashes
   from commands c join seen s using (publisher, id, day)
   where s.same and s.state in ('queued', 'retrying', 'running')
   order by c.publisher, c.id
@@ -93,23 +95,26 @@ dead as materialized (
   left join workers x on x.incarnation = h.holder
   where x.heartbeat_at is null or x.heartbeat_at < clock_timestamp() - $4::interval
 ),
+-- a token of this worker's own that it does not run is of a claim whose answer was lost: nothing was begun
+free as materialized (
+  select *, state = 'running' and holder is distinct from $5 as crashed from cur
+  where state = 'queued'
+    or state = 'retrying' and (retry_at is null or retry_at <= clock_timestamp() + interval '500 ms')
+    or state = 'running' and (
+      holder in (select holder from dead) or holder is null or holder = $5 and token <> all ($6::bigint[]))
+),
 claimed as (
   update commands c set state = 'running', attempt = c.attempt + 1, token = nextval('token_seq'), holder = $5,
-    crashes = c.crashes + (cur.state = 'running')::int, retry_at = null,
-    started_at = coalesce(c.started_at, clock_timestamp())
-  from cur
-  where (c.publisher, c.id, c.day) = (cur.publisher, cur.id, cur.day) and (
-    cur.state = 'queued'
-    or cur.state = 'retrying' and (cur.retry_at is null or cur.retry_at <= clock_timestamp() + interval '500 ms')
-    or cur.state = 'running' and (
-      cur.holder in (select holder from dead) or cur.holder is null
-      or cur.holder = $5 and cur.token <> all ($6::bigint[])))
+    crashes = c.crashes + free.crashed::int, retry_at = null, started_at = coalesce(c.started_at, clock_timestamp())
+  from free
+  where (c.publisher, c.id, c.day) = (free.publisher, free.id, free.day)
+    and ($7::int is null or free.crashes + free.crashed::int <= $7)
   returning c.publisher, c.id, c.day, c.attempt, c.crashes, c.token, c.started_at,
-    cur.state = 'running' as taken_over, cur.state = 'running' and not cur.repeatable as interrupted
+    free.crashed as taken_over, free.crashed and not free.repeatable as interrupted
 )
-select s.publisher, s.id, s.day, s.same, s.state, s.result, s.retry_at,
+select s.publisher, s.id, s.day, s.same, s.state, s.result, s.retry_at, free.id is not null as free,
   c.token, c.attempt, c.crashes, c.started_at, c.taken_over, c.interrupted
-from seen s left join claimed c using (publisher, id)
+from seen s left join free using (publisher, id) left join claimed c using (publisher, id)
 """
 
 
@@ -151,6 +156,7 @@ async def claim(
     holder: UUID,
     lease_seconds: float,
     in_flight: Collection[int],
+    max_crashes: int | None = None,
 ) -> tuple[list[Claimed], list[NotClaimed]]:
     """Claim what can be claimed of a batch.
 
@@ -160,6 +166,7 @@ async def claim(
         holder: This worker's incarnation.
         lease_seconds: Age of a heartbeat at which its worker is gone.
         in_flight: Tokens that this worker is running now; what it holds beside them it has forgotten, and takes again.
+        max_crashes: What was in flight in more crashes is left for a claim of its own; None claims any.
 
     Returns:
         What this worker now runs, and what it does not, with the reason.
@@ -170,7 +177,12 @@ async def claim(
     if not by_key:
         return claimed, []
     known, left = await claim_known(
-        connection, list(by_key.values()), holder=holder, lease_seconds=lease_seconds, in_flight=in_flight
+        connection,
+        list(by_key.values()),
+        holder=holder,
+        lease_seconds=lease_seconds,
+        in_flight=in_flight,
+        max_crashes=max_crashes,
     )
     return claimed + known, left
 
@@ -182,6 +194,7 @@ async def claim_known(
     holder: UUID,
     lease_seconds: float,
     in_flight: Collection[int],
+    max_crashes: int | None = None,
 ) -> tuple[list[Claimed], list[NotClaimed]]:
     """Claim commands that have a row already: recorded by the gateway, waiting, forgotten or left by a dead worker.
 
@@ -191,6 +204,7 @@ async def claim_known(
         holder: As in `claim`.
         lease_seconds: As in `claim`.
         in_flight: As in `claim`.
+        max_crashes: As in `claim`.
     """
     by_key: dict[Key, Admitted] = {one.key: one for one in batch}
     keys = sorted(by_key)
@@ -202,13 +216,14 @@ async def claim_known(
         timedelta(seconds=lease_seconds),
         holder,
         list(in_flight),
+        max_crashes,
     )
     claimed: list[Claimed] = []
     left: list[NotClaimed] = []
     for row in rows:
         admitted = by_key.pop((row["publisher"], row["id"]))
         if row["token"] is not None:
-            claimed.append(_claimed(admitted, row, interrupted=row["interrupted"]))
+            claimed.append(_claimed(admitted, row, taken_over=row["taken_over"], interrupted=row["interrupted"]))
         else:
             left.append(_not_claimed(admitted, row))
     # no visible row: another batch is writing it right now
@@ -216,7 +231,7 @@ async def claim_known(
     return claimed, left
 
 
-def _claimed(admitted: Admitted, row: Any, *, interrupted: bool = False) -> Claimed:
+def _claimed(admitted: Admitted, row: Any, *, taken_over: bool = False, interrupted: bool = False) -> Claimed:
     return Claimed(
         admitted,
         day=row["day"],
@@ -224,6 +239,7 @@ def _claimed(admitted: Admitted, row: Any, *, interrupted: bool = False) -> Clai
         attempt=row["attempt"],
         crashes=row["crashes"],
         started_at=row["started_at"],
+        taken_over=taken_over,
         interrupted=interrupted,
     )
 
@@ -231,6 +247,8 @@ def _claimed(admitted: Admitted, row: Any, *, interrupted: bool = False) -> Clai
 def _not_claimed(admitted: Admitted, row: Any) -> NotClaimed:
     if not row["same"]:
         return NotClaimed(admitted, Verdict.ID_REUSED)
+    if row["free"]:
+        return NotClaimed(admitted, Verdict.SUSPECT)
     if row["state"] == "retrying":
         return NotClaimed(admitted, Verdict.EARLY, row["state"], retry_at=row["retry_at"])
     if row["state"] in (None, "queued", "running"):

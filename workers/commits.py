@@ -4,18 +4,19 @@ A row whose token is no longer the newest was taken over by another worker: noth
 one per table, whatever the batch's size.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
 from typing import Any
-from uuid import UUID
 
 import orjson
 
 from contracts.results import TERMINAL
-from workers.claims import ROWS, columns
-from workers.deliveries import Admitted, Finished, Key
+from workers.deliveries import Admitted, Finished
 from workers.handler import Message
+
+_UNREADABLE_CHARACTERS = 2000
+_ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,40 +38,6 @@ update commands c set state = u.state, result = u.result, error_code = u.error_c
 from u
 where c.publisher = u.publisher and c.id = u.id and c.day = u.day and c.token = u.token and c.state = 'running'
 returning c.token
-"""
-
-# A command nobody has seen before, finished in the same statement that records it.
-_FINISH_NEW = f"""
-with {ROWS},
-r as (select * from unnest($1::text[], $2::uuid[], $16::text[]) as t(publisher, id, result)),
-fresh as (
-  insert into command_keys (publisher, id, fingerprint) select publisher, id, fingerprint from w
-  on conflict do nothing returning publisher, id, day
-)
-insert into commands (publisher, id, day, kind, owner, state, attempt, token, holder, repeatable, routing_key, reply_to,
-  correlation_id, traceparent, priority, payload, accepted_at, deadline_at, started_at, finished_at, result, replay_of)
-select publisher, id, day, kind, owner, 'succeeded', 1, nextval('token_seq'), $17, repeatable, routing_key, reply_to,
-  correlation_id, traceparent, priority, payload, accepted_at, deadline_at, $18, $19, result, replay_of
-from w join fresh using (publisher, id) join r using (publisher, id)
-returning publisher, id, day, token
-"""  # noqa: S608  # only constants of this module
-
-# A command that the gateway has recorded and that has never run.
-_FINISH_QUEUED = """
-with w as (
-  select * from unnest($1::text[], $2::uuid[], $3::bytea[], $4::text[]) as t(publisher, id, fingerprint, result)
-),
-cur as materialized (
-  select c.publisher, c.id, c.day, w.result
-  from w join command_keys k using (publisher, id) join commands c using (publisher, id, day)
-  where k.fingerprint = w.fingerprint and c.state = 'queued' and c.attempt = 0
-  order by c.publisher, c.id
-  for update of c skip locked
-)
-update commands c set state = 'succeeded', attempt = 1, token = nextval('token_seq'), holder = $5, result = cur.result,
-  started_at = $6, finished_at = $7
-from cur where (c.publisher, c.id, c.day) = (cur.publisher, cur.id, cur.day)
-returning c.publisher, c.id, c.day, c.token
 """
 
 _ATTEMPTS = """
@@ -179,54 +146,11 @@ async def commit(connection: Any, finished: Sequence[Finished], *, worker: str, 
     written = [one for one in finished if one.claimed.token in tokens]
     if written:
         await _insert_attempts(connection, written, worker=worker)
-        await insert_effects(connection, written, queue=queue)
+        await _insert_effects(connection, written, queue=queue)
     return tokens
 
 
-async def finish_at_once(
-    connection: Any,
-    batch: Sequence[tuple[Admitted, bytes]],
-    *,
-    holder: UUID,
-    started_at: datetime,
-    finished_at: datetime,
-) -> dict[Key, tuple[date, int]]:
-    """Claim and finish commands whose effect is this transaction. Call it in a transaction.
-
-    Args:
-        connection: In a transaction of the caller's.
-        batch: Commands with different keys, each with the result of a first run that succeeded.
-        holder: This worker's incarnation.
-        started_at: When the batch was begun.
-        finished_at: Now.
-
-    Returns:
-        Day and token of those that are finished; the others need a claim of their own (they ran before, are running
-        elsewhere, ended already, or came under a used id).
-    """
-    admitted = [one for one, _ in batch]
-    results = {one.key: result.decode() for one, result in batch}
-    rows = await connection.fetch(
-        _FINISH_NEW, *columns(admitted), [results[one.key] for one in admitted], holder, started_at, finished_at
-    )
-    done = {(row["publisher"], row["id"]): (row["day"], row["token"]) for row in rows}
-    rest = [one for one in admitted if one.key not in done]
-    if rest:
-        rows = await connection.fetch(
-            _FINISH_QUEUED,
-            [one.envelope.publisher for one in rest],
-            [one.envelope.id for one in rest],
-            [one.fingerprint for one in rest],
-            [results[one.key] for one in rest],
-            holder,
-            started_at,
-            finished_at,
-        )
-        done |= {(row["publisher"], row["id"]): (row["day"], row["token"]) for row in rows}
-    return done
-
-
-async def insert_effects(connection: Any, finished: Sequence[Finished], *, queue: str) -> None:
+async def _insert_effects(connection: Any, finished: Sequence[Finished], *, queue: str) -> None:
     """Write messages, deliveries, artifacts, outbox rows and dead letters of runs whose command row is written.
 
     Args:
@@ -257,7 +181,7 @@ async def _insert_attempts(connection: Any, finished: Sequence[Finished], *, wor
         [one.duration_seconds for one in finished],
         [one.state.value for one in finished],
         [one.error.code.value if one.error else None for one in finished],
-        [one.error.message if one.error else None for one in finished],
+        [_storable(one.error.message) if one.error else None for one in finished],
         [use.tokens_in if use else None for use in usage],
         [use.tokens_out if use else None for use in usage],
         [use.cost_usd if use else None for use in usage],
@@ -370,16 +294,30 @@ async def insert_dead_letters(connection: Any, letters: Sequence[DeadLetter]) ->
     await connection.execute(
         _DEAD_LETTERS,
         [one.reason for one in letters],
-        [one.message for one in letters],
-        [one.publisher for one in letters],
-        [one.message_id for one in letters],
-        [one.type for one in letters],
+        [_storable(one.message) for one in letters],
+        [_storable(one.publisher) for one in letters],
+        [_storable(one.message_id) for one in letters],
+        [_storable(one.type) for one in letters],
         [one.queue for one in letters],
-        [one.routing_key for one in letters],
-        [one.reply_to for one in letters],
-        [orjson.dumps(one.headers, default=str).decode() for one in letters],
+        [_storable(one.routing_key) for one in letters],
+        [_storable(one.reply_to) for one in letters],
+        [_storable_headers(one.headers) for one in letters],
         [one.body for one in letters],
     )
+
+
+def _storable(text: str | None) -> str | None:
+    """Text of a message nobody has checked, as PostgreSQL can hold it: a dead letter must never be refused in turn."""
+    return text if text is None else text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+
+
+def _storable_headers(headers: dict[str, Any]) -> str:
+    try:
+        text = orjson.dumps(headers, default=str).decode()
+    except TypeError:  # nested too deeply, or a number beyond 64 bits
+        text = orjson.dumps({"(unreadable)": repr(headers)[:_UNREADABLE_CHARACTERS]}).decode()
+    # jsonb refuses an escaped NUL; an even number of backslashes before it means that it is none
+    return _ESCAPED_NUL.sub(r"\1\\ufffd", text)
 
 
 async def forget_sent(connection: Any, sent: Sequence[OutboxKey]) -> None:

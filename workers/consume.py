@@ -12,31 +12,34 @@ commit. Postgres away: nothing is acked, and the same batch is tried again until
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 from uuid import UUID
 
-from contracts.database import is_data_error, is_passing
 from contracts.envelope import milliseconds
-from contracts.logs import get_logger
-from contracts.metrics import IN_FLIGHT, QUEUE_WAIT
+from contracts.metrics import IN_FLIGHT, QUEUE_WAIT, TAKEOVERS
 from contracts.settings import Settings
 from workers import commits, runs
 from workers.admission import admit
-from workers.claims import NotClaimed, claim, mark_alone
+from workers.at_once import finish_at_once
+from workers.claims import NotClaimed, Verdict, claim, mark_alone
 from workers.deliveries import Admitted, Claimed, Delivery, Finished, Key
 from workers.handler import Handler
 from workers.intake import Intake
 from workers.killpoints import KillPoints
 from workers.registry import Registration
 from workers.settling import Settling
+from workers.transactions import bisected, until_answered
 
-SUSPECT_DELIVERIES = 3
-"""Deliveries after which a message is run with nothing else in flight: it, or a neighbour, keeps killing workers."""
+SUSPECT_CRASHES = 3
+"""Crashes after which a message is run with nothing else in flight: it, or a neighbour, keeps killing workers.
 
-_T = TypeVar("_T")
+The broker counts those of a delivery, and begins anew when a message has been in a wait queue; the claims are counted
+in Postgres, and a worker that dies before its claim leaves no trace there. Either count makes a suspect.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,6 @@ class Consumer:
         self._finished: list[Finished] = []
         self._some_finished = asyncio.Event()
         self._landed = asyncio.Event()
-        self._log = get_logger(pool=pool.name)
         self._in_flight_gauge = IN_FLIGHT.labels(pool.name)
 
     def in_flight(self) -> Collection[tuple[str, UUID, int]]:
@@ -116,15 +118,17 @@ class Consumer:
         batch, letters = self._admit(deliveries)
         if letters:
             await self._bury(letters)
-        calm = [one for one in batch if one.envelope.delivery_count < SUSPECT_DELIVERIES]
+        suspects = [one for one in batch if _is_suspect(one)]
+        calm = [one for one in batch if not _is_suspect(one)]
         if calm:
-            self._kill.reach("before_claim", len(calm), in_flight=len(self._flights))
+            self._kill.reach("before_claim", len(calm), in_flight=self._intake.unacked())
             rest = await self._finish_at_once(calm) if self._pool.at_once else calm
-            for claimed in await self._claim(rest):
-                group.create_task(self._fly(claimed))
-        for suspect in batch:
-            if suspect.envelope.delivery_count >= SUSPECT_DELIVERIES:
-                await self._run_alone(suspect)
+            claimed, blamed = await self._claim(rest, max_crashes=SUSPECT_CRASHES - 1)
+            suspects += blamed
+            for one in claimed:
+                group.create_task(self._fly(one))
+        for suspect in suspects:
+            await self._run_alone(suspect)
 
     def _admit(
         self, deliveries: Sequence[Delivery]
@@ -134,7 +138,12 @@ class Consumer:
         letters: list[tuple[Delivery, commits.DeadLetter]] = []
         for delivery in deliveries:
             one = admit(
-                delivery, queue=self._pool.queue, kinds=self._pool.kinds, default_deadline=self._deadline, now=now
+                delivery,
+                queue=self._pool.queue,
+                kinds=self._pool.kinds,
+                default_deadline=self._deadline,
+                body_limit_bytes=self._settings.body_limit_bytes,
+                now=now,
             )
             if isinstance(one, commits.DeadLetter):
                 letters.append((delivery, one))
@@ -152,10 +161,12 @@ class Consumer:
         self._in_flight_gauge.set(len(self._flights))
         return batch, letters
 
-    async def _claim(self, batch: Sequence[Admitted]) -> list[Claimed]:
-        """Claim a batch; what is not ours to run is settled here."""
+    async def _claim(
+        self, batch: Sequence[Admitted], *, max_crashes: int | None = None
+    ) -> tuple[list[Claimed], list[Admitted]]:
+        """Claim a batch, but for suspects; what is not ours to run is settled here."""
         if not batch:
-            return []
+            return [], []
 
         async def attempt() -> tuple[list[Claimed], list[NotClaimed]]:
             async with self._database.acquire() as connection:
@@ -165,19 +176,24 @@ class Consumer:
                     holder=self._registration.incarnation,
                     lease_seconds=self._settings.lease_seconds,
                     in_flight=[token for _, _, token in self.in_flight()],
+                    max_crashes=max_crashes,
                 )
 
-        claimed, left = await self._until_postgres_answers(attempt)
+        claimed, left = await until_answered(attempt)
         for one in claimed:
             self._flights[one.admitted.key] = one
+            if one.taken_over:
+                TAKEOVERS.labels(one.admitted.envelope.kind.name).inc()
         for other in left:
+            if other.verdict is Verdict.SUSPECT:
+                continue
             letter = self._settling.settle_unclaimed(other)
             if letter is not None:
                 await self._bury([(other.admitted.delivery, letter)])
             self._land(other.admitted.key)
         if claimed:
-            self._kill.reach("after_claim", len(claimed), in_flight=len(self._flights))
-        return claimed
+            self._kill.reach("after_claim", len(claimed), in_flight=self._intake.unacked())
+        return claimed, [other.admitted for other in left if other.verdict is Verdict.SUSPECT]
 
     async def _fly(self, claimed: Claimed, *, alone: int = 0) -> None:
         finished = await runs.run(
@@ -187,20 +203,20 @@ class Consumer:
             max_attempts=self._settings.max_attempts,
             alone=alone,
         )
-        self._kill.reach("after_effect", in_flight=len(self._flights))
+        self._kill.reach("after_effect", in_flight=self._intake.unacked())
         self._finished.append(finished)
         self._some_finished.set()
 
     async def _run_alone(self, suspect: Admitted) -> None:
         """Run what was in flight in several crashes while nothing else is, so that only the guilty one is blamed."""
         await self._all_landed(but=suspect.key)
-        for claimed in await self._claim([suspect]):
+        for claimed in (await self._claim([suspect]))[0]:
 
             async def mark(one: Claimed = claimed) -> int:
                 async with self._database.acquire() as connection:
                     return await mark_alone(connection, one)
 
-            await self._fly(claimed, alone=await self._until_postgres_answers(mark))
+            await self._fly(claimed, alone=await until_answered(mark))
         await self._all_landed()
 
     async def _all_landed(self, *, but: Key | None = None) -> None:
@@ -223,23 +239,29 @@ class Consumer:
 
         async def attempt(part: Sequence[Finished]) -> list[Finished]:
             async with self._database.acquire() as connection, connection.transaction():
-                await self._delete_sent(connection)
-                done = await commits.finish_at_once(
+                sent = self._settling.sent()
+                done = await finish_at_once(
                     connection,
-                    [(one.claimed.admitted, one.result or b"") for one in part],
+                    part,
+                    sent=sent,
                     holder=self._registration.incarnation,
                     started_at=started_at,
                     finished_at=datetime.now(UTC),
                 )
-                written = [one for one in part if one.claimed.admitted.key in done]
-                for one in written:
-                    one.claimed.day, one.claimed.token = done[one.claimed.admitted.key]
-                self._kill.reach("after_claim", len(written), in_flight=len(self._flights))
-                await commits.insert_effects(connection, written, queue=self._pool.queue)
-                self._kill.reach("after_effect", len(written), in_flight=len(self._flights))
+                self._kill.reach("after_claim", len(done), in_flight=self._intake.unacked())
+                self._kill.reach("after_effect", len(done), in_flight=self._intake.unacked())
+            self._settling.forget(sent)
+            written = [one for one in part if one.claimed.admitted.key in done]
+            for one in written:
+                one.claimed.day, one.claimed.token = done[one.claimed.admitted.key]
             return written
 
-        written = await self._bisected(ready, attempt)
+        async def refuse(one: Finished, error: Exception) -> list[Finished]:
+            # it goes on through a claim of its own, where its fault is recorded
+            one.claimed.admitted.fault = runs.unrepresentable(error)
+            return []
+
+        written = await bisected(ready, attempt, refuse, pool=self._pool.name)
         await self._settle(written)
         done = {one.claimed.admitted.key for one in written}
         return [one for one in batch if one.key not in done]
@@ -258,9 +280,18 @@ class Consumer:
                     )
                 return [one for one in part if one.claimed.token in tokens]
 
+            async def fail(one: Finished, error: Exception) -> list[Finished]:
+                if one.error is not None and one.dead_letter:
+                    raise error  # even its failure cannot be written: that is no fault of the row
+                one.claimed.admitted.fault = runs.unrepresentable(error)
+                failed = await runs.run(
+                    one.claimed, self._handler, worker=self._registration.name, max_attempts=self._settings.max_attempts
+                )
+                return await until_answered(partial(attempt, [failed]))
+
             for start in range(0, len(batch), self._settings.batch_size):
                 part = batch[start : start + self._settings.batch_size]
-                written = await self._bisected(part, attempt)
+                written = await bisected(part, attempt, fail, pool=self._pool.name)
                 tokens = {one.claimed.token for one in written}
                 await self._settle(written)
                 for fenced in (one for one in part if one.claimed.token not in tokens):
@@ -284,75 +315,30 @@ class Consumer:
                     async with self._database.acquire() as connection:
                         await self._delete_sent(connection)
 
-                await self._until_postgres_answers(attempt)
+                await until_answered(attempt)
 
     async def _settle(self, written: Sequence[Finished]) -> None:
         if written:
-            self._kill.reach("after_commit", len(written), in_flight=len(self._flights))
+            self._kill.reach("after_commit", len(written), in_flight=self._intake.unacked())
             await self._settling.settle(written)
             for one in written:
                 self._land(one.claimed.admitted.key)
-
-    async def _bisected(
-        self, batch: Sequence[Finished], attempt: Callable[[Sequence[Finished]], Awaitable[list[Finished]]]
-    ) -> list[Finished]:
-        """Run a transaction over a batch; when Postgres refuses a row, halve until that row stands alone and fails."""
-        if not batch:
-            return []
-        try:
-            return await self._until_postgres_answers(lambda: attempt(batch))
-        except Exception as error:
-            if not is_data_error(error):
-                raise
-            if len(batch) > 1:
-                self._log.warning("batch_bisected", size=len(batch), error=repr(error))
-                self._settling.count_bisection()
-                half = len(batch) // 2
-                return [*await self._bisected(batch[:half], attempt), *await self._bisected(batch[half:], attempt)]
-            return await self._fail_alone(batch[0], error, attempt)
-
-    async def _fail_alone(
-        self, one: Finished, error: Exception, attempt: Callable[[Sequence[Finished]], Awaitable[list[Finished]]]
-    ) -> list[Finished]:
-        if one.error is not None and one.dead_letter:
-            raise error  # even its failure cannot be written: that is no fault of the row
-        one.claimed.admitted.fault = runs.unrepresentable(error)
-        if one.claimed.token == 0:
-            return []  # it goes on through a claim of its own, where its fault is recorded
-        failed = await runs.run(
-            one.claimed, self._handler, worker=self._registration.name, max_attempts=self._settings.max_attempts
-        )
-        return list(await self._until_postgres_answers(lambda: attempt([failed])))
 
     async def _bury(self, letters: Sequence[tuple[Delivery, commits.DeadLetter]]) -> None:
         async def attempt() -> None:
             async with self._database.acquire() as connection:
                 await commits.insert_dead_letters(connection, [letter for _, letter in letters])
 
-        await self._until_postgres_answers(attempt)
+        await until_answered(attempt)
         self._settling.count_dead_letters([letter for _, letter in letters])
         await self._intake.ack([delivery for delivery, _ in letters])
-
-    async def _until_postgres_answers(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
-        """Try until Postgres answers; what is held stays unacked meanwhile.
-
-        A commit whose answer was lost is resolved by the next try: its rows are found written, and not written again.
-        """
-        delay_seconds, told = 0.05, False
-        while True:
-            try:
-                return await attempt()
-            except Exception as error:
-                if not is_passing(error):
-                    raise
-                if not told:
-                    self._log.warning("postgres_unreachable", error=repr(error))
-                    told = True
-            await asyncio.sleep(delay_seconds)
-            delay_seconds = min(delay_seconds * 2, 1.0)
 
     def _land(self, key: Key) -> None:
         self._flights.pop(key, None)
         self._landed.set()
         for twin in self._twins.pop(key, ()):
             self._intake.put_back(twin)
+
+
+def _is_suspect(one: Admitted) -> bool:
+    return one.delivery.redelivered and one.envelope.delivery_count >= SUSPECT_CRASHES

@@ -33,6 +33,8 @@ class Delivery:
     body: bytes
     received_at: float
     """`loop.time()` at its arrival."""
+    redelivered: bool = False
+    """Given back at least once, says the broker; only then the delivery count is its own and not the publisher's."""
     held_since: float | None = None
     """`loop.time()` at which it was first found running elsewhere."""
 
@@ -68,8 +70,10 @@ class Claimed:
     crashes: int
     started_at: datetime
     """Of its first run."""
+    taken_over: bool = False
+    """From a worker that died while it ran it."""
     interrupted: bool = False
-    """Taken over from a worker that died in the middle of an effect that must not be repeated."""
+    """Taken over in the middle of an effect that must not be repeated."""
 
     def command(self) -> Command[Any]:
         """What the handler gets."""

@@ -74,9 +74,12 @@ class Intake:
         self._in_order = in_order
         self._channel: ConsumeChannel | None = None
         self._generation = 0
+        self._orphans: int | None = None
+        """Generation of deliveries whose queue was deleted under them: nobody will deliver them again."""
         self._consumer_tag: str | None = None
         self._watermark = Watermark()
         self._inbox: list[Delivery] = []
+        self._unacked = 0
         self._arrived = asyncio.Event()
         self._stopping = False
         self._log = get_logger(queue=queue)
@@ -129,13 +132,23 @@ class Intake:
         self._generation += 1
         generation = self._generation
         self._watermark = Watermark()
+        self._unacked = 0
         # deliveries of the older channel come again; those not begun yet are forgotten here
-        self._inbox = [one for one in self._inbox if one.generation == generation]
+        self._inbox = [one for one in self._inbox if one.generation == self._orphans]
 
         def on_delivery(frame: spec.Basic.Deliver, properties: Any, body: bytes) -> None:
             self._inbox.append(
-                Delivery(frame.delivery_tag or 0, generation, frame.routing_key or "", properties, body, loop.time())
+                Delivery(
+                    frame.delivery_tag or 0,
+                    generation,
+                    frame.routing_key or "",
+                    properties,
+                    body,
+                    received_at=loop.time(),
+                    redelivered=bool(frame.redelivered),
+                )
             )
+            self._unacked += 1
             self._arrived.set()
 
         channel.on_delivery = on_delivery
@@ -147,6 +160,8 @@ class Intake:
         while not channel.is_closed and not channel.cancelled_by_broker.is_set():
             self.last_alive = loop.time()
             await asyncio.wait({channel.closing}, timeout=0.25)
+        if channel.cancelled_by_broker.is_set():
+            self._orphans = generation
         if not self._stopping:
             reason = (
                 "cancelled by the broker (queue deleted?)" if channel.cancelled_by_broker.is_set() else "channel closed"
@@ -171,7 +186,7 @@ class Intake:
         Args:
             delivery: Neither settled nor in flight.
         """
-        if delivery.generation == self._generation:
+        if delivery.generation in {self._generation, self._orphans}:
             self._inbox.append(delivery)
             self._arrived.set()
 
@@ -187,10 +202,12 @@ class Intake:
             return
         acks: list[tuple[int, bool]]
         if self._in_order:
-            mark = self._watermark.settle(tags)
+            before, mark = self._watermark.low, self._watermark.settle(tags)
             acks = [(mark, True)] if mark is not None else []
+            self._unacked -= self._watermark.low - before
         else:
             acks = [(tag, False) for tag in tags]
+            self._unacked -= len(acks)
         if acks:
             await channel.send_acks(acks)
 
@@ -206,6 +223,10 @@ class Intake:
     def waiting(self) -> int:
         """Deliveries that nobody has taken yet."""
         return len(self._inbox)
+
+    def unacked(self) -> int:
+        """Deliveries that the broker would give to another worker if this one died now."""
+        return self._unacked
 
 
 async def _unused_callback(_: Any) -> None:

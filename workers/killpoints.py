@@ -35,7 +35,7 @@ class KillPoints:
         Args:
             point: Name of the point.
             count: Deliveries that pass it together.
-            in_flight: Deliveries this worker holds, for the mark.
+            in_flight: Deliveries this worker holds unacked, for the mark.
         """
         if point != self._point:
             return

@@ -141,7 +141,6 @@ async def _serve(
     intake = Intake(configuration.amqp_url, queue=pool.queue, prefetch=pool.prefetch, in_order=pool.at_once)
     settling = Settling(
         queue=pool.queue,
-        pool=pool.name,
         user=URL(configuration.amqp_url).user or "",
         publisher=publisher,
         intake=intake,
@@ -167,7 +166,7 @@ async def _serve(
             group.create_task(_watch(intake, configuration.watchdog_seconds)),
         ]
         await stopping.wait()
-        get_logger().info("stopping", in_flight=len(consumer.in_flight()))
+        get_logger().info("process_stopping", in_flight=len(consumer.in_flight()))
         await intake.stop_consuming()
         await _drain(consumer, settling, configuration.stop_grace_seconds)
         for task in reversed(tasks):

@@ -13,8 +13,8 @@ async def relay(command: Command[Relay]) -> Outcome:
         command: The claimed command.
 
     Returns:
-        Output `{"conversation_id": str, "message_id": str, "ask_command_id"?: …}` is completed by the consume path's
-        follow-up ids; the line to record; and the question to ask, if one was wanted.
+        Output `{"conversation_id": str, "recorded": true}`, to which the consume path adds `follow_ups`, the ids of the
+        commands that follow; the line to record; and the question to ask, if one was wanted.
     """
     payload = command.payload
     # a message that names no conversation opens one under its own id, so that the next can join it

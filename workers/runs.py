@@ -106,11 +106,14 @@ def finish(claimed: Claimed, outcome: Outcome, *, worker: str, started_at: datet
         Permanent: The outcome is not JSON-ready, or a follow-up does not fit its kind (a handler's bug).
     """
     finished_at = started_at + timedelta(seconds=seconds)
+    # what a follow-up records stands behind what its parent recorded; the wire carries milliseconds
+    children = follow_ups(claimed.admitted.envelope, outcome, accepted_at=finished_at + timedelta(milliseconds=1))
+    links = {"follow_ups": [str(child.id) for child, _ in children]} if children else {}
     try:
         result = encode_result(
             claimed.admitted.envelope,
             State.SUCCEEDED,
-            output=outcome.output,
+            output={**outcome.output, **links},
             attempts=claimed.attempt,
             started_at=claimed.started_at,
             finished_at=finished_at,
@@ -126,7 +129,7 @@ def finish(claimed: Claimed, outcome: Outcome, *, worker: str, started_at: datet
         duration_seconds=seconds,
         outcome=outcome,
         result=result,
-        follow_ups=follow_ups(claimed.admitted.envelope, outcome),
+        follow_ups=children,
     )
 
 
@@ -191,20 +194,21 @@ def fail(
     )
 
 
-def follow_ups(parent: Envelope, outcome: Outcome) -> tuple[tuple[Envelope, bytes], ...]:
+def follow_ups(parent: Envelope, outcome: Outcome, *, accepted_at: datetime) -> tuple[tuple[Envelope, bytes], ...]:
     """The commands that an outcome asks for, with ids derived from the parent's: a rerun makes the same ones.
 
     Args:
         parent: The finished command's envelope.
         outcome: What its handler returned.
+        accepted_at: When they were accepted.
 
     Raises:
         Permanent: A payload does not fit its kind.
     """
-    return tuple(_follow_up(parent, part, one) for part, one in enumerate(outcome.follow_ups, start=1))
+    return tuple(_follow_up(parent, part, one, accepted_at) for part, one in enumerate(outcome.follow_ups, start=1))
 
 
-def _follow_up(parent: Envelope, part: int, follow_up: FollowUp) -> tuple[Envelope, bytes]:
+def _follow_up(parent: Envelope, part: int, follow_up: FollowUp, accepted_at: datetime) -> tuple[Envelope, bytes]:
     kind = KINDS[follow_up.kind]
     body = encode_payload(payload_from(kind, follow_up.payload))
     envelope = Envelope(
@@ -212,7 +216,7 @@ def _follow_up(parent: Envelope, part: int, follow_up: FollowUp) -> tuple[Envelo
         id=follow_up_id(parent.id, part),
         kind=kind,
         owner=parent.owner,
-        accepted_at=parent.accepted_at,
+        accepted_at=accepted_at,
         deadline_at=parent.deadline_at,
         correlation_id=parent.correlation_id,
         traceparent=parent.traceparent,

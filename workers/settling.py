@@ -34,18 +34,14 @@ class Settling:
 
     Args:
         queue: The work queue.
-        pool: Name of the pool, for metrics.
         user: This process's own RabbitMQ user.
         publisher: Where replies and waits are published.
         intake: Where deliveries are acked.
         kill_points: Test aid.
     """
 
-    def __init__(
-        self, *, queue: str, pool: str, user: str, publisher: Publisher, intake: Intake, kill_points: KillPoints
-    ) -> None:
+    def __init__(self, *, queue: str, user: str, publisher: Publisher, intake: Intake, kill_points: KillPoints) -> None:
         self._queue = queue
-        self._pool = pool
         self._user = user
         self._publisher = publisher
         self._intake = intake
@@ -95,7 +91,7 @@ class Settling:
         await self._intake.ack([one.claimed.admitted.delivery for one in ended])
         if self._kill.armed("after_ack"):
             await asyncio.sleep(0.05)  # lets the acks leave the socket, so that the kill lands behind them
-            self._kill.reach("after_ack", len(ended))
+            self._kill.reach("after_ack", len(ended), in_flight=self._intake.unacked())
         self._spawn(self._answer(ended))
 
     async def _answer(self, ended: Sequence[Finished]) -> None:
@@ -124,7 +120,7 @@ class Settling:
         failed = {key for (key, _), failure in zip(outgoing, failures, strict=True) if failure is not None}
         confirmed = dict.fromkeys(key for key, _ in outgoing if key not in failed)
         self._sent.extend(confirmed)
-        self._kill.reach("after_reply", len(confirmed))
+        self._kill.reach("after_reply", len(confirmed), in_flight=self._intake.unacked())
 
     def _try_again(self, one: Finished) -> None:
         admitted = one.claimed.admitted
@@ -247,10 +243,6 @@ class Settling:
         """
         metrics.FENCED.labels(fenced.claimed.admitted.envelope.kind.name).inc()
         self._put_back_in(fenced.claimed.admitted.delivery, _HELD_POLL_SECONDS)
-
-    def count_bisection(self) -> None:
-        """A batch held a row that Postgres refuses."""
-        metrics.BISECTIONS.labels(self._pool).inc()
 
     def count_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """These were recorded.

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from contracts import topology
 from ops.stack.binaries import Programs
 from ops.stack.child import Spec, environment
+from ops.stack.errors import StackError
 from ops.stack.layout import LOOPBACK, Layout
 from ops.stack.probes import amqp_answers, port_is_free
 from ops.stack.secrets import secret, write_private
@@ -71,7 +72,15 @@ class RabbitMQ:
         return f"http://{user}:{quote(self._passwords[user], safe='')}@{LOOPBACK}:{self._layout.ports.management}"
 
     def prepare(self) -> None:
-        """Write the configuration and the definitions that a boot imports."""
+        """Write the configuration and the definitions that a boot imports.
+
+        Raises:
+            StackError: A folder's path holds a space.
+        """
+        for folder, setting in ((self._home, "ISH_STATE_DIR"), (self._programs.folder, "ISH_CACHE_DIR")):
+            if " " in str(folder):
+                message = f"RabbitMQ's scripts cannot take the space in {folder}: set {setting} to another folder"
+                raise StackError(message)
         definitions = self._home / "definitions.json"
         write_private(definitions, json.dumps(self._definitions(), indent=2))
         ports = self._layout.ports

@@ -6,6 +6,7 @@ from psycopg import sql
 from contracts import broker, schema
 from ops.stack.addresses import DATABASE, OWNER_ROLE, POSTGRES_ROLES, Addresses
 from ops.stack.errors import StackError
+from ops.topology_commands import note_losses
 
 
 def create_roles(addresses: Addresses, *, own_server: bool) -> None:
@@ -40,18 +41,19 @@ def apply_schema(addresses: Addresses) -> None:
 
 
 async def apply_topology(addresses: Addresses) -> None:
-    """Declare exchanges and queues.
+    """Declare exchanges and queues; commands recorded for a queue that was missing will be published again.
 
     Args:
-        addresses: With the administrator's AMQP address.
+        addresses: With the administrator's AMQP address and that of the database, its tables made.
 
     Raises:
         StackError: Something exists with other arguments, or the broker is away.
     """
     try:
-        await broker.apply_topology(addresses.amqp_by_user["admin"])
+        made = await broker.apply_topology(addresses.amqp_by_user["admin"])
     except (broker.BrokerAway, ValueError) as error:
         raise StackError(str(error)) from error
+    await note_losses(addresses.postgres_by_role["ish_ops"], made)
 
 
 def _create_role(

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from contracts.settings import Settings
+from ops.management import ManagementError
 from ops.stack import accounts, environment_file, processes, setup, state
 from ops.stack.addresses import Addresses, Given
 from ops.stack.binaries import Finder, default_cache_dir
@@ -77,7 +78,10 @@ class Stack:
         if services.rabbitmq is None:
             await accounts.own_users(self.layout, addresses)
         await setup.apply_topology(addresses)
-        publisher_url = await accounts.publisher(self.layout, addresses)
+        try:
+            publisher_url = await accounts.publisher(self.layout, addresses)
+        except ManagementError as error:
+            raise StackError(str(error)) from error
         api_key = await accounts.api_key(self.layout, addresses)
         environment_file.write(self.layout, addresses, publisher_url=publisher_url, api_key=api_key)
 
@@ -121,7 +125,7 @@ class Stack:
             self._note(f"phone: a stand-in, simulated, {PHONE_HOST}:{self.layout.ports.phone} behind a real adb server")
 
     def _finder(self) -> Finder:
-        return Finder(self.settings.cache_dir or default_cache_dir(), self.console.say)
+        return Finder(self.settings.cache_dir or default_cache_dir(), self._progress)
 
     def _revived(self, name: str) -> None:
         """A restarted adb server has forgotten the devices that it was connected to."""
@@ -130,6 +134,12 @@ class Stack:
 
     def _note(self, sentence: str) -> None:
         self.supervisor.record.notes.append(sentence)
+
+    def _progress(self, sentence: str) -> None:
+        """Said here, and written down for whoever waits in another process."""
+        self.supervisor.record.step = sentence
+        self.supervisor.save()
+        self.console.say(sentence)
 
     def _step(self, sentence: str) -> AbstractContextManager[None]:
         self.supervisor.record.step = sentence

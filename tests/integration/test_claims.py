@@ -3,10 +3,11 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
 from contracts.database import open_pool
@@ -14,9 +15,11 @@ from contracts.errors import ErrorCode, Transient
 from contracts.results import State
 from ops.stack.session import Session
 from workers import commits, runs
+from workers.at_once import finish_at_once
 from workers.claims import NotClaimed, Verdict, claim, mark_alone
-from workers.deliveries import Admitted, Claimed, Finished
-from workers.handler import Artifact, Message, Outcome
+from workers.commits import OutboxKey
+from workers.deliveries import Admitted, Claimed, Finished, Key
+from workers.handler import Artifact, FollowUp, Message, Outcome
 
 Make = Callable[..., Admitted]
 LEASE = 6.0
@@ -61,6 +64,19 @@ def success(claimed: Claimed, outcome: Outcome | None = None) -> Finished:
 async def committed(database: Any, *finished: Finished) -> set[int]:
     async with database.acquire() as connection, connection.transaction():
         return await commits.commit(connection, finished, worker="w", queue="ish.ai")
+
+
+def first_run(one: Admitted, outcome: Outcome | None = None) -> Finished:
+    now = datetime.now(UTC)
+    return success(Claimed(one, day=now.date(), token=0, attempt=1, crashes=0, started_at=now), outcome)
+
+
+async def at_once(
+    database: Any, holder: UUID, *ready: Finished, sent: Sequence[OutboxKey] = ()
+) -> dict[Key, tuple[date, int]]:
+    now = datetime.now(UTC)
+    async with database.acquire() as connection, connection.transaction():
+        return await finish_at_once(connection, ready, sent=sent, holder=holder, started_at=now, finished_at=now)
 
 
 async def row(database: Any, one: Admitted) -> Any:
@@ -252,16 +268,81 @@ async def test_finished_at_once_is_one_row_for_new_and_recorded_commands(databas
     )
     [claimed], _ = await claimed_by(database, holder, [ended])
     await committed(database, success(claimed))
-    now = datetime.now(UTC)
+    line = Message("at-once", "user", "hi", datetime.now(UTC))
+    ready = [first_run(one, Outcome({}, messages=(line,))) for one in (new, recorded, ended)]
 
-    async with database.acquire() as connection, connection.transaction():
-        done = await commits.finish_at_once(
-            connection, [(one, b"{}") for one in (new, recorded, ended)], holder=holder, started_at=now, finished_at=now
-        )
+    done = await at_once(database, holder, *ready)
 
     assert set(done) == {new.key, recorded.key}
-    assert [(await row(database, one))["state"] for one in (new, recorded)] == ["succeeded"] * 2
-    assert [(await row(database, one))["attempt"] for one in (new, recorded)] == [1, 1]
+    for one in (new, recorded):
+        stored = await row(database, one)
+        assert (stored["state"], stored["attempt"], stored["token"]) == ("succeeded", 1, done[one.key][1])
+        assert await database.fetchval("select count(*) from messages where command_id = $1", one.envelope.id) == 1
+        assert await database.fetchval("select body from outbox where id = $1", one.envelope.id) == stored["result"]
+    assert await database.fetchval("select count(*) from messages where command_id = $1", ended.envelope.id) == 0
+
+
+async def test_what_follows_a_command_finished_at_once_is_in_the_outbox_with_it(database: Any, command: Make) -> None:
+    holder, one = await worker(database), command()
+    ready = first_run(one, Outcome({}, follow_ups=(FollowUp("ai.send", {"prompt": "and?"}),)))
+
+    done = await at_once(database, holder, ready)
+
+    [(_, token)] = done.values()
+    rows = await database.fetch("select part, id, kind, status, body from outbox where token = $1 order by part", token)
+    [(child, body)] = ready.follow_ups
+    assert [(each["part"], each["id"], each["kind"], each["status"]) for each in rows] == [
+        (0, one.envelope.id, "ai.send", "succeeded"),
+        (1, child.id, "ai.send", None),
+    ]
+    assert rows[1]["body"].encode() == body
+
+
+async def test_confirmed_outbox_rows_leave_with_the_next_batch(database: Any, command: Make) -> None:
+    holder = await worker(database)
+    first = await at_once(database, holder, first_run(command()))
+    [(_, token)] = first.values()
+
+    await at_once(database, holder, first_run(command()), sent=[OutboxKey(token, 0)])
+
+    assert await database.fetchval("select count(*) from outbox where token = $1", token) == 0
+
+
+async def test_only_targets_that_match_get_a_delivery(database: Any, services: Session, command: Make) -> None:
+    async with asyncio.timeout(10):
+        owner = await asyncpg.connect(services.postgres_url("ish_owner"))
+    await owner.execute(
+        "insert into targets (owner, name, url, secret, conversation_id, disabled_at) values"
+        " ('demo', 'all', 'https://a.example', 's', null, null), ('demo', 'one', 'https://b.example', 's', 'c-one', null),"
+        " ('demo', 'off', 'https://c.example', 's', null, now()), ('other', 'all', 'https://d.example', 's', null, null)"
+    )
+    holder, now = await worker(database), datetime.now(UTC)
+    lines = [
+        Message("c-one", "user", "hi", now),
+        Message("c-two", "user", "hi", now),
+        Message("c-one", "user", "hi", now, {}, ("one",)),
+    ]
+    batch = [command() for _ in lines]
+
+    await at_once(
+        database,
+        holder,
+        *(first_run(one, Outcome({}, messages=(line,))) for one, line in zip(batch, lines, strict=True)),
+    )
+
+    found = [
+        {
+            each["name"]
+            for each in await database.fetch(
+                "select t.name from deliveries d join targets t on t.id = d.target_id where d.command_id = $1",
+                one.envelope.id,
+            )
+        }
+        for one in batch
+    ]
+    assert found == [{"all", "one"}, {"all"}, {"one"}]
+    await owner.execute("update targets set disabled_at = now() where owner in ('demo', 'other')")
+    await owner.close()
 
 
 async def test_runs_alone_are_counted_before_they_start(database: Any, command: Make) -> None:

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
-import aio_pika
 import httpx
 import pytest
 
@@ -211,29 +211,38 @@ async def test_redis_frozen_or_stopped_no_command_is_unknown(services: Session, 
     assert ready.json()["status"] == "degraded"
 
 
-async def test_deleted_reply_queue_is_made_again_and_no_waiter_misses_its_result(
+async def test_closed_connection_of_replies_is_opened_again_and_no_waiter_misses_its_result(
     services: Session, client: httpx.AsyncClient
 ) -> None:
     async def reply_to() -> str | None:
-        headers = {"Idempotency-Key": uuid4().hex}
-        command_id = (await client.post("/api/relay?wait=1", json=RELAY, headers=headers)).json()["id"]
+        command_id = (await client.post("/api/relay?wait=1", json=RELAY)).json()["id"]
         address: str | None = (await recorded(services, command_id))["reply_to"]
         return address
 
-    name = await eventually(reply_to)
-    connection = await aio_pika.connect(services.amqp_url("admin"))
-    async with connection, connection.channel() as channel:
-        await channel.queue_delete(name)
+    before = await eventually(reply_to)
+    headers = {"Idempotency-Key": uuid4().hex}
+    waiting = asyncio.ensure_future(client.post("/api/relay?wait=30", json=RELAY, headers=headers))
+    async with httpx.AsyncClient(base_url=services.management_url, trust_env=False) as management:
 
-        async def made_again() -> bool:
-            async with connection.channel() as another:
-                try:
-                    queue = await another.get_queue(name)
-                except aio_pika.exceptions.ChannelNotFoundEntity:
-                    return False
-                return bool(queue.declaration_result.consumer_count)
+        async def closed() -> bool:
+            names = [
+                one["name"]
+                for one in (await management.get("/api/connections")).json()
+                if one.get("user_provided_name") == "gateway replies"
+            ]
+            for name in names:
+                await management.delete(f"/api/connections/{quote(name, safe='')}")
+            return bool(names)
 
-        assert await eventually(made_again)
+        await eventually(closed)
+
+    async def another() -> bool:
+        return await reply_to() not in {None, before}
+
+    assert await eventually(another)
+    command_id = (await client.post("/api/relay", json=RELAY, headers=headers)).json()["id"]
+    await finish(services, command_id, reply=False)
+    assert (await waiting).json()["status"] == "succeeded"
 
 
 async def test_stop_answers_who_waits_and_ends_cleanly(services: Session) -> None:

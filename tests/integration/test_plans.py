@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,6 +16,7 @@ from contracts.ledger import end_command
 from contracts.results import State
 from ops.stack.session import Session
 from workers import commits, runs
+from workers.at_once import finish_at_once
 from workers.claims import claim, claim_known, mark_alone
 from workers.commits import OutboxKey
 from workers.handler import Message, Outcome
@@ -106,16 +108,20 @@ async def test_committing_reads_by_key(explaining: Explaining, make_admitted: An
 
     async with explaining.transaction():
         await commits.commit(explaining, finished, worker="w", queue="ish.ai")
-        await commits.finish_at_once(
-            explaining,
-            [(make_admitted(), b"{}"), (claimed[0].admitted, b"{}")],
-            holder=holder,
-            started_at=now,
-            finished_at=now,
-        )
+        ready = [
+            runs.finish(
+                replace(one, admitted=make_admitted()),
+                Outcome({}, messages=(line,)),
+                worker="w",
+                started_at=now,
+                seconds=0,
+            )
+            for one in claimed
+        ]
+        await finish_at_once(explaining, ready, sent=[OutboxKey(1, 0)], holder=holder, started_at=now, finished_at=now)
         await commits.forget_sent(explaining, [OutboxKey(1, 0)])
 
-    assert len(explaining.plans) == 10
+    assert len(explaining.plans) == 9
     assert explaining.read_whole() == []
 
 

@@ -42,6 +42,21 @@ class CommandLine:
             timeout=START_SECONDS,
         )
 
+    def run_until_ready(self) -> str:
+        """`ish run` in the foreground, ended by Ctrl-C once it is ready; what it printed."""
+        output = self.state_dir.with_name("output")
+        with output.open("wb") as stdout:
+            run = subprocess.Popen(
+                [sys.executable, "-m", "ops", "run"],
+                env={**self.environment, "COLUMNS": "200"},
+                stdout=stdout,
+                stderr=subprocess.STDOUT,
+            )
+        until(lambda: "Try:" in output.read_text() or run.poll() is not None, seconds=START_SECONDS)
+        run.send_signal(signal.SIGINT)
+        assert run.wait(timeout=120) == 0, output.read_text()
+        return output.read_text()
+
     def status(self) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(self.run("status", "--json").stdout)
         return answer
@@ -73,17 +88,44 @@ def until(condition: Callable[[], bool], *, seconds: float = 60) -> None:
 
 
 @pytest.fixture(scope="module")
-def ish() -> Iterator[CommandLine]:
+def fresh() -> Iterator[CommandLine]:
     folder = Path(tempfile.mkdtemp(prefix="ish-tests-"))
     folder.chmod(0o711)
     command_line = CommandLine(folder / "state", free_offset())
     try:
-        started = command_line.run("up", "--detach")
-        assert started.returncode == 0, started.stdout + started.stderr
         yield command_line
     finally:
         command_line.run("down")
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def first_run(fresh: CommandLine) -> str:
+    return fresh.run_until_ready()
+
+
+@pytest.fixture(scope="module")
+def ish(fresh: CommandLine, first_run: str) -> CommandLine:
+    """The same stack, started again in the background."""
+    assert "Try:" in first_run
+    started = fresh.run("up", "--detach")
+    assert started.returncode == 0, started.stdout + started.stderr
+    return fresh
+
+
+def test_the_first_run_shows_a_result_of_each_kind_and_ends_by_ctrl_c(first_run: str) -> None:
+    results = {line.split("│")[1].strip(): line for line in first_run.splitlines() if line.count("│") > 3}
+
+    for command in ("relay a message", "ask the model", "screenshot", "device status"):
+        assert "succeeded" in results[command], first_run
+    assert "image/png" in results["screenshot"]
+    assert "Simulated" in first_run
+    assert first_run.rstrip().endswith("stopped")
+
+
+def test_the_first_run_says_what_is_a_stand_in(first_run: str) -> None:
+    assert "AI provider: a stand-in" in first_run
+    assert "phone: a stand-in, simulated" in first_run
 
 
 def test_everything_is_up_once_the_command_returns(ish: CommandLine) -> None:

@@ -12,7 +12,7 @@ from ops.stack.errors import StackError
 
 FAKE_APT = """#!/bin/sh
 echo "$*" >> "{log}"
-case "$*" in
+case " $* " in
 *print-uris*) cat <<END
 'http://mirror/a' postgresql-15_15.18-0_amd64.deb 1 SHA256:0
 'http://mirror/b' postgresql-client-15_15.18-0_amd64.deb 1 SHA256:0
@@ -23,8 +23,8 @@ case "$*" in
 'http://mirror/g' perl_5.36_amd64.deb 1 SHA256:0
 END
 ;;
-*download*) for word in $*; do case $word in download) ;; [a-z]*) : > "$word.deb";; esac; done;;
-*depends*) echo "  Depends: postgresql-15";;
+*" download "*) for word in $*; do case $word in download) ;; [a-z]*) : > "$word.deb";; esac; done;;
+*" depends "*) echo "  Depends: postgresql-15";;
 esac
 """
 FAKE_DPKG = '#!/bin/sh\nmkdir -p "$3/unpacked" && : > "$3/unpacked/$(basename "$2")"\n'

@@ -50,6 +50,8 @@ create table commands (
 ) partition by range (day);
 create index commands_by_owner on commands (owner, accepted_at desc, id);
 create index commands_open on commands (deadline_at) where state in ('queued', 'retrying', 'running');
+create index commands_retrying on commands (retry_at) where state = 'retrying';
+create index commands_running on commands (started_at) where state = 'running';
 
 create table attempts (
     publisher        text        not null,
@@ -158,6 +160,7 @@ create table deliveries (
 );
 create index deliveries_in_order on deliveries (target_id, conversation_id, accepted_at, seq) where state = 'pending';
 create index deliveries_due on deliveries (not_before) where state = 'pending';
+create index deliveries_finished on deliveries (finished_at) where state <> 'pending';
 
 create table devices (
     serial          text        primary key,          -- the phone's own; its transport's name until it was ready once
@@ -289,7 +292,8 @@ grant select on targets to ish_worker;
 grant usage on sequence token_seq to ish_worker;
 
 grant select, insert, delete on command_keys to ish_outbox;
-grant select, insert, update on commands, workers, deliveries, queue_losses, dead_letters to ish_outbox;
+grant select, insert, update on commands to ish_outbox;
+grant select, insert, update, delete on workers, deliveries, queue_losses, dead_letters to ish_outbox;
 grant select, insert on attempts to ish_outbox;
 grant select, insert, update, delete on outbox to ish_outbox;
 grant select on messages, conversations, targets to ish_outbox;

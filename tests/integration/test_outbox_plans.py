@@ -1,0 +1,130 @@
+"""Every statement that the outbox worker repeats reads by an index, on tables that hold many rows."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from contracts.topology import RELAY
+from ops.stack.session import Session
+from tests.integration.outbox_stand import Stand, stand
+from workers.outbox.addresses import Rules
+from workers.outbox.deliveries import Deliveries
+from workers.outbox.expire import Expire
+from workers.outbox.housekeeping import Housekeeping
+from workers.outbox.republish import Republish
+from workers.outbox.resend import Resend
+from workers.outbox.webhooks import Webhooks
+
+WHOLE = re.compile(r"Seq Scan on (commands|command_keys|outbox|messages|deliveries|dead_letters)\w*")
+FILLER = """
+insert into command_keys (publisher, id, fingerprint)
+select 'outbox-filler', gen_random_uuid(), 'x' from generate_series(1, 5000);
+insert into commands (publisher, id, day, kind, owner, state, routing_key, payload, accepted_at, deadline_at, retry_at)
+select publisher, id, day, 'relay', 'outbox-filler', (array['succeeded', 'queued', 'retrying'])[1 + (random() * 2)::int], 'relay',
+  '{}', now(), now() + interval '1 day', now() + interval '1 hour'
+from command_keys where publisher = 'outbox-filler';
+insert into outbox (token, part, publisher, id, kind, status, owner, body, accepted_at, deadline_at, not_before)
+select nextval('token_seq'), 0, 'outbox-filler', id, 'relay', 'succeeded', 'outbox-filler', '{}', now(), now(), now() + interval '1 hour'
+from command_keys where publisher = 'outbox-filler';
+insert into targets (owner, name, url, secret) values ('outbox-filler', 'outbox-filler', 'https://example.org/', 'whsec_')
+on conflict do nothing;
+insert into deliveries (target_id, owner, conversation_id, publisher, command_id, position, accepted_at, not_before)
+select t.id, 'outbox-filler', 'c', 'outbox-filler', k.id, 0, now(), now() + interval '1 hour'
+from command_keys k, targets t where k.publisher = 'outbox-filler' and t.owner = 'outbox-filler';
+analyze commands, command_keys, outbox, deliveries, targets;
+"""
+REST = """
+delete from deliveries where owner = 'outbox-filler';
+delete from outbox where publisher = 'outbox-filler';
+delete from commands where publisher = 'outbox-filler';
+delete from command_keys where publisher = 'outbox-filler';
+"""
+
+
+class Explaining:
+    """A pool that also asks for the plan of everything that runs on it."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self.plans: list[str] = []
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Any]:
+        """A connection that explains."""
+        async with self._pool.acquire() as connection:
+            yield ExplainingConnection(connection, self.plans)
+
+    async def fetch(self, sql: str, *arguments: Any) -> Any:
+        """As asyncpg's pool."""
+        async with self.acquire() as connection:
+            return await connection.fetch(sql, *arguments)
+
+    async def fetchval(self, sql: str, *arguments: Any) -> Any:
+        """As asyncpg's pool."""
+        async with self.acquire() as connection:
+            return await connection.fetchval(sql, *arguments)
+
+    def read_whole(self) -> list[str]:
+        """Lines of plans that read a big table from end to end."""
+        return [line.strip() for plan in self.plans for line in plan.splitlines() if WHOLE.search(line)]
+
+
+class ExplainingConnection:
+    """A connection that also asks for the plan of everything it runs."""
+
+    def __init__(self, connection: Any, plans: list[str]) -> None:
+        self._connection = connection
+        self._plans = plans
+
+    def __getattr__(self, name: str) -> Any:
+        inner = getattr(self._connection, name)
+        if name not in {"fetch", "fetchrow", "fetchval", "execute"}:
+            return inner
+
+        async def explained(sql: str, *arguments: Any) -> Any:
+            if sql.split(maxsplit=1)[0] in {"select", "with", "update", "delete"}:
+                plan = await self._connection.fetch(f"explain {sql}", *arguments)
+                self._plans.append("\n".join(row[0] for row in plan))
+            return await inner(sql, *arguments)
+
+        return explained
+
+
+@pytest.fixture
+async def bench(services: Session) -> AsyncIterator[Stand]:
+    async with stand(services) as one:
+        await one.owner.execute("delete from queue_losses")
+        await one.owner.execute(FILLER)
+        yield one
+        await one.owner.execute(REST)
+
+
+async def test_every_repeated_statement_reads_by_an_index(bench: Stand) -> None:
+    database = Explaining(bench.database)
+    await bench.owner.execute("insert into queue_losses (queue) values ($1)", RELAY)
+    republish = Republish(database, bench.publisher, user="outbox", lease_seconds=6, ready=lambda: {RELAY: 0})
+
+    await Resend(database, bench.publisher, user="outbox", after_seconds=5, give_up_seconds=60).round()
+    await Expire(database, answer=_nobody, lease_seconds=6).round()
+    await republish.lost_queues()
+    await republish.overdue()
+    await republish.orphaned()
+    await republish.forgotten()
+    await Housekeeping(database, retention_days=90).round()
+    async with Webhooks(Rules()) as webhooks, asyncio.TaskGroup() as group:
+        deliveries = Deliveries(database, webhooks, give_up_seconds=60)
+        hosting = group.create_task(deliveries.run())
+        await asyncio.sleep(0)
+        await deliveries.round()
+        hosting.cancel()
+
+    assert len(database.plans) > 12
+    assert database.read_whole() == []
+
+
+async def _nobody(_: object) -> None:
+    """Answers nobody."""

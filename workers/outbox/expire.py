@@ -1,0 +1,89 @@
+"""Ends commands whose deadline has passed while no worker held them."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from contracts.errors import CommandError, ErrorCode, Expired, Indeterminate
+from contracts.ledger import end_command
+from contracts.metrics import COMMANDS
+from contracts.results import State
+
+_BATCH = 50
+_ABANDONED_AFTER = timedelta(seconds=60)
+"""A worker that lives ends its own command at the deadline; after this nobody does."""
+
+# `skip locked`: this never waits for a worker's batch, and so never deadlocks with one
+_OVERDUE = """
+select publisher, id from commands
+where state in ('queued', 'retrying') and deadline_at < clock_timestamp()
+order by deadline_at limit $1 for update skip locked
+"""
+_ABANDONED = """
+select c.publisher, c.id, c.repeatable from commands c
+where c.state = 'running' and c.deadline_at < clock_timestamp() - $2::interval and not exists (
+  select from workers x where x.incarnation = c.holder and x.heartbeat_at > clock_timestamp() - $3::interval
+)
+order by c.deadline_at limit $1 for update of c skip locked
+"""
+
+
+class Expire:
+    """The job.
+
+    Args:
+        database: asyncpg pool.
+        answer: Sends the results of commands that were ended, by the tokens of their outbox rows.
+        lease_seconds: Age of a heartbeat at which its worker is gone.
+    """
+
+    def __init__(
+        self, database: Any, *, answer: Callable[[Sequence[int]], Awaitable[None]], lease_seconds: float
+    ) -> None:
+        self._database = database
+        self._answer = answer
+        self._lease = timedelta(seconds=lease_seconds)
+
+    async def round(self) -> bool:
+        """End a batch of each sort.
+
+        Returns:
+            Whether there may be more.
+        """
+        async with self._database.acquire() as connection:
+            async with connection.transaction():
+                overdue = await connection.fetch(_OVERDUE, _BATCH)
+                tokens = await _end(
+                    connection,
+                    [(row, State.EXPIRED, Expired(ErrorCode.DEADLINE_PASSED, _NOT_RUN)) for row in overdue],
+                    from_state=(State.QUEUED, State.RETRYING),
+                )
+            async with connection.transaction():
+                abandoned = await connection.fetch(_ABANDONED, _BATCH, _ABANDONED_AFTER, self._lease)
+                tokens += await _end(
+                    connection, [(row, *_verdict(row)) for row in abandoned], from_state=(State.RUNNING,)
+                )
+        await self._answer(tokens)
+        return _BATCH in (len(overdue), len(abandoned))
+
+
+_NOT_RUN = "its deadline passed before it was finished"
+_UNKNOWN = "its worker died in the middle of an effect that must not be repeated, and its deadline has passed"
+
+
+def _verdict(row: Any) -> tuple[State, CommandError]:
+    if row["repeatable"]:
+        return State.EXPIRED, Expired(ErrorCode.DEADLINE_PASSED, _NOT_RUN)
+    return State.INDETERMINATE, Indeterminate(ErrorCode.INDETERMINATE, _UNKNOWN)
+
+
+async def _end(
+    connection: Any, verdicts: Sequence[tuple[Any, State, CommandError]], *, from_state: tuple[State, ...]
+) -> list[int]:
+    tokens = []
+    for row, status, error in verdicts:
+        ended = await end_command(connection, row["publisher"], row["id"], status, error, from_states=from_state)
+        if ended is not None:
+            tokens.append(ended.token)
+            COMMANDS.labels(ended.envelope.kind.name, status.value).inc()
+    return tokens

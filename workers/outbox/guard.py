@@ -1,0 +1,140 @@
+"""Watches that every queue is there; a missing one is noted, then declared again with everything that belongs to it.
+
+The note (`queue_losses`) is written first: should this process die in between, the commands that were in the queue are
+still published again by `republish`.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from types import MappingProxyType
+from typing import Any
+
+import aiormq
+from aio_pika.abc import AbstractConnection
+
+from contracts.broker import connect, declare
+from contracts.logs import get_logger
+from contracts.topology import DEAD, UNROUTED, WORK_QUEUES, topology
+
+_ROUND_SECONDS = 30.0
+_CLOSE_SECONDS = 3.0
+_FRESH_SECONDS = 1.0
+_SILENT_ROUNDS = 5
+
+_NOTE = """
+insert into queue_losses (queue)
+select name from unnest($1::text[]) name
+where not exists (select from queue_losses l where l.queue = name and l.handled_at is null
+  and l.noticed_at > clock_timestamp() - interval '10 seconds')
+"""
+
+
+class Guard:
+    """The job.
+
+    Args:
+        url: AMQP URL of this process's user, which may configure `ish.*`.
+        database: asyncpg pool.
+        queue_max_length: See `contracts.topology.topology`.
+        on_silence: Called with the name of a side queue that has had no consumer for several rounds.
+    """
+
+    def __init__(self, url: str, database: Any, *, queue_max_length: int, on_silence: Callable[[str], None]) -> None:
+        self._url = url
+        self._database = database
+        self._wanted = topology(queue_max_length)
+        self._on_silence = on_silence
+        self._connection: AbstractConnection | None = None
+        self._restored_at = 0.0
+        self._restoring = asyncio.Lock()
+        self._silent = dict.fromkeys((DEAD, UNROUTED), 0)
+        self._ready: dict[str, int] = {}
+        self._log = get_logger(job="guard")
+
+    @property
+    def ready(self) -> MappingProxyType[str, int]:
+        """Messages waiting in each queue at the last round; empty before the first and while the broker is away."""
+        return MappingProxyType(self._ready)
+
+    async def round(self) -> bool:
+        """Look at every queue once.
+
+        Returns:
+            False.
+
+        Raises:
+            BrokerAway, aiormq.AMQPError, TimeoutError: The broker is away.
+        """
+        try:
+            async with asyncio.timeout(_ROUND_SECONDS), self._restoring:
+                connection = await self._connected()
+                missing = await self._look(connection)
+                if missing:
+                    await self._restore(connection, missing)
+        except BaseException:
+            self._ready = {}
+            await self.close()
+            raise
+        for queue, rounds in self._silent.items():
+            if rounds >= _SILENT_ROUNDS:
+                self._silent[queue] = 0
+                self._on_silence(queue)
+        return False
+
+    async def restore(self) -> None:
+        """Make sure that every queue and binding is there; does nothing when that was done within the last second.
+
+        Raises:
+            BrokerAway, aiormq.AMQPError, TimeoutError: The broker is away.
+        """
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(_ROUND_SECONDS), self._restoring:
+            if loop.time() - self._restored_at < _FRESH_SECONDS:
+                return
+            connection = await self._connected()
+            await self._restore(connection, await self._look(connection))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(aiormq.AMQPError, OSError, TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await connection.close()
+
+    async def _connected(self) -> AbstractConnection:
+        connection = self._connection
+        # aio-pika's own flag stays False when heartbeats died
+        if connection is None or connection.transport is None or connection.transport.connection.is_closed:
+            self._connection = connection = await connect(self._url, name="ish guard")
+        return connection
+
+    async def _look(self, connection: AbstractConnection) -> list[str]:
+        """Ask after each queue; a 404 closes that channel only."""
+        missing: list[str] = []
+        ready: dict[str, int] = {}
+        channel = await connection.channel()
+        for queue in self._wanted.queues:
+            try:
+                found = await channel.declare_queue(queue.name, passive=True)
+            except aiormq.ChannelNotFoundEntity:
+                missing.append(queue.name)
+                channel = await connection.channel()
+                continue
+            ready[queue.name] = found.declaration_result.message_count or 0
+            if queue.name in self._silent:
+                silent = not found.declaration_result.consumer_count
+                self._silent[queue.name] = self._silent[queue.name] + 1 if silent else 0
+        await channel.close()
+        self._ready = ready
+        return missing
+
+    async def _restore(self, connection: AbstractConnection, missing: list[str]) -> None:
+        lost = [name for name in missing if name not in (DEAD, UNROUTED)]
+        if lost:
+            await self._database.execute(_NOTE, lost)
+        await declare(connection, self._wanted)
+        self._restored_at = asyncio.get_running_loop().time()
+        if missing:
+            self._log.error("queue_redeclared", queues=missing, work_queues=[n for n in missing if n in WORK_QUEUES])

@@ -1,0 +1,147 @@
+"""Puts the outbox worker together: which jobs run how often, in what order things open and close."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+from yarl import URL
+
+from contracts.database import AWAY, open_pool
+from contracts.ledger import Ended
+from contracts.logs import get_logger
+from contracts.metrics import serve_metrics
+from contracts.publisher import Publisher
+from contracts.settings import Settings
+from contracts.topology import DEAD, UNROUTED
+from workers.outbox import dead, unrouted
+from workers.outbox.addresses import Rules
+from workers.outbox.burial import Burial
+from workers.outbox.deliveries import Deliveries
+from workers.outbox.expire import Expire
+from workers.outbox.guard import Guard
+from workers.outbox.housekeeping import Housekeeping
+from workers.outbox.republish import Republish
+from workers.outbox.resend import Resend
+from workers.outbox.rounds import repeat
+from workers.outbox.subscription import Subscription
+from workers.outbox.webhooks import Webhooks
+from workers.registry import Registration
+
+
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve until asked to stop; any number of outbox workers may run side by side.
+
+    Args:
+        settings: Needs `amqp_url` and `postgres_url`.
+        stop: Set by SIGTERM.
+    """
+    metrics_port = serve_metrics(settings.metrics_host, settings.metrics_port)
+    database = await open_pool(settings.postgres_url, size=max(settings.postgres_pool_size, 3), name="ish outbox")
+    registration = Registration(
+        database,
+        pool_name="outbox",
+        metrics_port=metrics_port,
+        lease_seconds=settings.lease_seconds,
+        heartbeat_seconds=settings.heartbeat_seconds,
+    )
+    rules = Rules(allow_http=settings.delivery_allow_http, allow_private=settings.delivery_allow_private)
+    try:
+        async with Webhooks(rules) as webhooks:
+            await _Worker(settings, database, webhooks, registration).serve(stop)
+    finally:
+        try:
+            await registration.stop()
+            async with asyncio.timeout(5):
+                await database.close()
+        except (asyncpg.PostgresError, *AWAY):
+            database.terminate()
+
+
+class _Worker:
+    """The jobs of one process, and what they share."""
+
+    def __init__(self, settings: Settings, database: Any, webhooks: Webhooks, registration: Registration) -> None:
+        user = URL(settings.amqp_url).user or ""
+        lease_seconds = settings.lease_seconds
+        self._settings = settings
+        self._registration = registration
+        self._publisher = Publisher(
+            settings.amqp_url, name="ish outbox publisher", timeout_seconds=settings.publish_timeout_seconds
+        )
+        self._resend = Resend(
+            database,
+            self._publisher,
+            user=user,
+            after_seconds=settings.outbox_after_seconds,
+            give_up_seconds=settings.outbox_give_up_seconds,
+        )
+        self._guard = Guard(
+            settings.amqp_url, database, queue_max_length=settings.queue_max_length, on_silence=self._renew
+        )
+        burial = Burial(
+            database, default_deadline_seconds=settings.command_deadline_seconds, lease_seconds=lease_seconds
+        )
+        stray = unrouted.Unrouted(
+            burial,
+            answer=self._answer,
+            publish=self._publisher.publish,
+            restore=self._guard.restore,
+            user=user,
+        )
+        self._subscriptions = [
+            Subscription(settings.amqp_url, DEAD, prefetch=dead.PREFETCH, handle=dead.handler(burial, self._answer)),
+            Subscription(settings.amqp_url, UNROUTED, prefetch=unrouted.PREFETCH, handle=stray.handle),
+        ]
+        self._deliveries = Deliveries(database, webhooks, give_up_seconds=settings.delivery_give_up_seconds)
+        self._expire = Expire(database, answer=self._resend.send_now, lease_seconds=lease_seconds)
+        self._republish = Republish(
+            database, self._publisher, user=user, lease_seconds=lease_seconds, ready=lambda: self._guard.ready
+        )
+        self._housekeeping = Housekeeping(database, retention_days=settings.retention_days)
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Run every job until asked to stop; webhooks on their way are waited for."""
+        log = get_logger()
+        async with asyncio.TaskGroup() as group:
+            hosts = [group.create_task(self._publisher.run()), group.create_task(self._deliveries.run())]
+            jobs = [
+                group.create_task(self._register()),
+                group.create_task(repeat("resend", self._resend.round, every_seconds=1)),
+                group.create_task(repeat("deliveries", self._deliveries.round, every_seconds=0.5)),
+                group.create_task(repeat("expire", self._expire.round, every_seconds=1)),
+                group.create_task(repeat("guard", self._guard.round, every_seconds=2)),
+                group.create_task(repeat("lost_queues", self._republish.lost_queues, every_seconds=2)),
+                group.create_task(repeat("overdue", self._republish.overdue, every_seconds=5)),
+                group.create_task(repeat("orphaned", self._republish.orphaned, every_seconds=5)),
+                group.create_task(repeat("forgotten", self._republish.forgotten, every_seconds=30)),
+                group.create_task(repeat("housekeeping", self._housekeeping.round, every_seconds=3600)),
+                *(group.create_task(repeat(one.queue, one.round, every_seconds=1)) for one in self._subscriptions),
+            ]
+            log.info("process_started", worker=self._registration.name)
+            await stop.wait()
+            log.info("process_stopping", in_flight=self._deliveries.in_flight)
+            await self._deliveries.drain(self._settings.stop_grace_seconds)
+            for task in reversed(jobs):
+                task.cancel()
+            await asyncio.wait(jobs)
+            for task in reversed(hosts):
+                task.cancel()
+        await self._guard.close()
+
+    async def _register(self) -> None:
+        """Write this process's row as soon as PostgreSQL is there, then keep it alive."""
+        while True:
+            try:
+                await self._registration.register()
+                break
+            except (asyncpg.PostgresError, *AWAY):
+                await asyncio.sleep(1)  # every other job has said so
+        await self._registration.beat(lambda: ())
+
+    async def _answer(self, ended: Ended) -> None:
+        await self._resend.send_now([ended.token])
+
+    def _renew(self, queue: str) -> None:
+        for subscription in self._subscriptions:
+            if subscription.queue == queue:
+                subscription.renew()
