@@ -1,7 +1,8 @@
 """This gateway's own reply queue: results of commands whose sender waits arrive here, and wake it.
 
-The queue belongs to one run of one gateway and expires after it. Nothing depends on it: what is lost with a connection
-is found by the poll in `gateway.waiting`.
+The queue belongs to one connection and goes with it; the next has another name. (A durable quorum queue that is made
+right before the broker dies can answer nothing after its restart.) Nothing depends on it: a reply that is lost with a
+connection is found by the poll in `gateway.waiting`.
 """
 
 import asyncio
@@ -18,7 +19,6 @@ from contracts.topology import REPLIES, reply_queue
 from gateway import PUBLISHER
 from gateway.waiting import Waiting
 
-_EXPIRES_MS = 60_000
 _MAX_LENGTH = 100_000
 _CHECK_SECONDS = 1.0
 _OPEN_SECONDS = 10.0
@@ -35,13 +35,12 @@ class Replies:
     def __init__(self, url: str, waiting: Waiting) -> None:
         self._url = url
         self._waiting = waiting
-        self._name = reply_queue(f"{PUBLISHER}.{uuid4().hex[:12]}")
-        self._open = False
+        self._name: str | None = None
 
     @property
     def address(self) -> str | None:
         """The `reply_to` of a command whose sender waits; None while there is no queue to send to."""
-        return self._name if self._open else None
+        return self._name
 
     async def run(self) -> None:
         """Consume until cancelled; connects again whenever the queue or the connection is gone."""
@@ -53,30 +52,30 @@ class Replies:
                 async with connection:
                     await self._consume(connection)
                     delay_seconds = 0.1
-                log.warning("consumer_lost", queue=self._name)
-            except (BrokerAway, aiormq.AMQPError, ConnectionError, TimeoutError) as error:
-                log.warning("consumer_lost", queue=self._name, error=repr(error))
-            finally:
-                self._open = False
+                log.warning("consumer_lost")
+            except BrokerAway as error:
+                log.warning("broker_unreachable", error=str(error))
+            except (aiormq.AMQPError, ConnectionError, TimeoutError) as error:
+                log.warning("consumer_lost", error=repr(error))
             await asyncio.sleep(delay_seconds)
             delay_seconds = min(delay_seconds * 2, 5.0)
 
     async def _consume(self, connection: AbstractConnection) -> None:
+        name = reply_queue(f"{PUBLISHER}.{uuid4().hex[:12]}")
         async with asyncio.timeout(_OPEN_SECONDS):
             channel = await connection.channel(publisher_confirms=False)
-            queue = await channel.declare_queue(
-                self._name,
-                durable=True,
-                arguments={"x-queue-type": "quorum", "x-expires": _EXPIRES_MS, "x-max-length": _MAX_LENGTH},
-            )
-            await queue.bind(REPLIES, routing_key=self._name)
+            queue = await channel.declare_queue(name, exclusive=True, arguments={"x-max-length": _MAX_LENGTH})
+            await queue.bind(REPLIES, routing_key=name)
             tag = await queue.consume(self._wake, no_ack=True)
-        self._open = True
         inner: Any = await channel.get_underlay_channel()
-        get_logger().info("consumer_started", queue=self._name)
-        # a deleted queue only takes the consumer off the channel
-        while not channel.is_closed and not inner.is_closed and tag in inner.consumers:
-            await asyncio.wait({inner.closing}, timeout=_CHECK_SECONDS)
+        self._name = name
+        get_logger().info("consumer_started", queue=name)
+        try:
+            # a deleted queue only takes the consumer off the channel
+            while not channel.is_closed and not inner.is_closed and tag in inner.consumers:
+                await asyncio.wait({inner.closing}, timeout=_CHECK_SECONDS)
+        finally:
+            self._name = None
 
     async def _wake(self, message: AbstractIncomingMessage) -> None:
         with suppress(ValueError):

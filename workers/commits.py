@@ -54,6 +54,8 @@ select * from unnest($1::bigint[], $2::smallint[], $3::text[], $4::uuid[], $5::t
   $8::text[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[])
 """
 
+_OUTBOX_COLUMNS = 13
+
 _CONVERSATIONS = """
 insert into conversations (owner, id) select distinct * from unnest($1::text[], $2::text[]) order by 1, 2
 on conflict do nothing
@@ -261,14 +263,24 @@ async def _insert_artifacts(connection: Any, finished: Sequence[Finished]) -> No
 
 
 async def _insert_outbox(connection: Any, finished: Sequence[Finished]) -> None:
+    if finished:
+        await connection.execute(_OUTBOX, *outbox_columns([(one, one.claimed.token) for one in finished]))
+
+
+def outbox_columns(finished: Sequence[tuple[Finished, int]]) -> list[list[Any]]:
+    """The outbox rows of runs that ended, each the result and its follow-ups, a column each.
+
+    Args:
+        finished: Runs with the token of each.
+    """
     rows: list[tuple[Any, ...]] = []
-    for one in finished:
+    for one, token in finished:
         envelope = one.claimed.admitted.envelope
         if one.result is None:
             raise TypeError("a terminal run has a result")
         rows.append(
             (
-                one.claimed.token, 0, envelope.publisher, envelope.id, envelope.kind.name, one.state.value, envelope.owner,
+                token, 0, envelope.publisher, envelope.id, envelope.kind.name, one.state.value, envelope.owner,
                 envelope.reply_to, envelope.correlation_id, envelope.traceparent, one.result.decode(),
                 envelope.accepted_at, envelope.deadline_at,
             )
@@ -276,12 +288,11 @@ async def _insert_outbox(connection: Any, finished: Sequence[Finished]) -> None:
         for part, (child, body) in enumerate(one.follow_ups, start=1):
             rows.append(
                 (
-                    one.claimed.token, part, child.publisher, child.id, child.kind.name, None, child.owner, None,
+                    token, part, child.publisher, child.id, child.kind.name, None, child.owner, None,
                     child.correlation_id, child.traceparent, body.decode(), child.accepted_at, child.deadline_at,
                 )
             )  # fmt: skip
-    if rows:
-        await connection.execute(_OUTBOX, *(list(column) for column in zip(*rows, strict=True)))
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(_OUTBOX_COLUMNS)]
 
 
 async def insert_dead_letters(connection: Any, letters: Sequence[DeadLetter]) -> None:
