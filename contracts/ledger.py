@@ -53,10 +53,12 @@ def envelope_of(row: Any) -> Envelope:
 
 
 _LOCK = f"""
-select {ENVELOPE_COLUMNS}, day, started_at from commands
-where publisher = $1 and id = $2 and day = (select day from command_keys where publisher = $1 and id = $2)
-  and state = any($3)
-for update
+select {ENVELOPE_COLUMNS}, day, started_at from (
+  select * from commands
+  where publisher = $1 and id = $2 and day = (select day from command_keys where publisher = $1 and id = $2)
+  offset 0 for update
+) c
+where state = any($3)
 """  # noqa: S608  # a constant of this module
 
 _END = """

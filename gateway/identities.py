@@ -23,12 +23,13 @@ select $1, id, fingerprint from unnest($2::uuid[], $3::bytea[]) as t(id, fingerp
 on conflict do nothing
 """
 
-# A statement of its own: it sees the keys that the first one met, whoever wrote them.
+# A statement of its own: it sees the keys that the first one met, whoever wrote them. The publisher is a column, since
+# with a constant a plan made on an empty table reads every key of that publisher.
 READ = """
 select k.id, k.fingerprint, c.state, c.result, c.accepted_at, c.deadline_at
-from unnest($2::uuid[]) as w(id)
-join command_keys k on k.publisher = $1 and k.id = w.id
-left join commands c on c.publisher = $1 and c.id = k.id and c.day = k.day
+from unnest($1::text[], $2::uuid[]) as w(publisher, id)
+join command_keys k on k.publisher = w.publisher and k.id = w.id
+left join commands c on c.publisher = k.publisher and c.id = k.id and c.day = k.day
 """
 
 
@@ -105,7 +106,7 @@ class Identities:
 
         async def work(connection: Any) -> list[Any]:
             await connection.execute(_RESERVE, PUBLISHER, ids, [fingerprint for _, fingerprint in keys])
-            rows: list[Any] = await connection.fetch(READ, PUBLISHER, ids)
+            rows: list[Any] = await connection.fetch(READ, [PUBLISHER] * len(ids), ids)
             return rows
 
         rows = await self._database.run(work, timeout_seconds=_RESERVE_SECONDS)

@@ -28,29 +28,27 @@ _ROW_BYTES = 2048
 """What a pending command costs beside its payload; an estimate from above."""
 
 # Same key, same day: the statements of `workers.claims` insert the same two rows, and whoever is second does nothing.
+# `k` sees the keys that were there before this statement (reserved, or a worker's); `fresh` has those that it made.
+# The publisher is a column: with a constant, a plan made on an empty table reads every key of that publisher.
 RECORD = """
 with w as (
-  select * from unnest($2::uuid[], $3::bytea[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-    $10::text[], $11::text[], $12::bool[], $13::timestamptz[], $14::timestamptz[])
-  as t(id, fingerprint, kind, owner, routing_key, reply_to, correlation_id, traceparent, priority, payload, repeatable,
-    accepted_at, deadline_at)
-  order by 1
+  select * from unnest($1::text[], $2::uuid[], $3::bytea[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+    $9::text[], $10::text[], $11::text[], $12::bool[], $13::timestamptz[], $14::timestamptz[])
+  as t(publisher, id, fingerprint, kind, owner, routing_key, reply_to, correlation_id, traceparent, priority, payload,
+    repeatable, accepted_at, deadline_at)
+  order by 1, 2
 ),
 fresh as (
-  insert into command_keys (publisher, id, fingerprint) select $1, id, fingerprint from w
-  on conflict do nothing returning id, day
-),
-known as (
-  select id, day from fresh
-  union all
-  select k.id, k.day from w join command_keys k on k.publisher = $1 and k.id = w.id and k.fingerprint = w.fingerprint
+  insert into command_keys (publisher, id, fingerprint) select publisher, id, fingerprint from w
+  on conflict do nothing returning id
 )
 insert into commands (publisher, id, day, kind, owner, state, repeatable, routing_key, reply_to, correlation_id,
   traceparent, priority, payload, accepted_at, deadline_at)
-select $1, id, day, kind, owner, 'queued', repeatable, routing_key, reply_to, correlation_id, traceparent, priority,
-  payload, accepted_at, deadline_at
-from w join known using (id)
-order by id
+select w.publisher, w.id, coalesce(k.day, (now() at time zone 'utc')::date), w.kind, w.owner, 'queued', w.repeatable,
+  w.routing_key, w.reply_to, w.correlation_id, w.traceparent, w.priority, w.payload, w.accepted_at, w.deadline_at
+from w left join command_keys k on k.publisher = w.publisher and k.id = w.id
+where w.id in (select id from fresh) or k.fingerprint = w.fingerprint
+order by w.publisher, w.id
 on conflict (publisher, id, day) do nothing
 """
 
@@ -216,7 +214,7 @@ class Recorder:
 
 def _columns(batch: Sequence[Accepted]) -> list[Any]:
     return [
-        PUBLISHER,
+        [PUBLISHER] * len(batch),
         [one.id for one in batch],
         [one.fingerprint for one in batch],
         [one.kind for one in batch],

@@ -38,10 +38,15 @@ with w as (
 ),
 cur as materialized (
   select c.publisher, c.id, c.day, w.result
-  from w join command_keys k using (publisher, id) join commands c using (publisher, id, day)
-  where k.fingerprint = w.fingerprint and c.state = 'queued' and c.attempt = 0
-  order by c.publisher, c.id
-  for update of c skip locked
+  from w cross join lateral (
+    select k.day from command_keys k
+    where k.publisher = w.publisher and k.id = w.id and k.fingerprint = w.fingerprint offset 0
+  ) k cross join lateral (
+    select c.publisher, c.id, c.day, c.state, c.attempt from commands c
+    where c.publisher = w.publisher and c.id = w.id and c.day = k.day
+    offset 0 for update skip locked
+  ) c
+  where c.state = 'queued' and c.attempt = 0
 )
 update commands c set state = 'succeeded', attempt = 1, token = nextval('token_seq'), holder = $5, result = cur.result,
   started_at = $6, finished_at = $7

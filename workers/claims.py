@@ -52,23 +52,23 @@ w as (
 )"""
 """The rows to insert, as `columns` gives them."""
 
-# Keys the gateway reserved and has no row for yet are claimed here too: `known` has both.
+# Keys that the gateway reserved and has no row for yet are claimed here too: their day is read, a new one's is today.
 _CLAIM_NEW = f"""
 with {ROWS},
 fresh as (
   insert into command_keys (publisher, id, fingerprint) select publisher, id, fingerprint from w
-  on conflict do nothing returning publisher, id, day
-),
-known as (
-  select publisher, id, day from fresh
-  union all
-  select k.publisher, k.id, k.day from w join command_keys k using (publisher, id) where k.fingerprint = w.fingerprint
+  on conflict do nothing returning publisher, id
 )
 insert into commands (publisher, id, day, kind, owner, state, attempt, token, holder, repeatable, routing_key, reply_to,
   correlation_id, traceparent, priority, payload, accepted_at, deadline_at, started_at, replay_of)
-select publisher, id, day, kind, owner, 'running', 1, nextval('token_seq'), $16, repeatable, routing_key, reply_to,
-  correlation_id, traceparent, priority, payload, accepted_at, deadline_at, clock_timestamp(), replay_of
-from w join known using (publisher, id)
+select publisher, id, coalesce(k.day, (now() at time zone 'utc')::date), kind, owner, 'running', 1,
+  nextval('token_seq'), $16, repeatable, routing_key, reply_to, correlation_id, traceparent, priority, payload,
+  accepted_at, deadline_at, clock_timestamp(), replay_of
+from w left join lateral (
+  select k.day from command_keys k
+  where k.publisher = w.publisher and k.id = w.id and k.fingerprint = w.fingerprint offset 0
+) k on true
+where k.day is not null or (publisher, id) in (select publisher, id from fresh)
 order by publisher, id
 on conflict (publisher, id, day) do nothing
 returning publisher, id, day, attempt, crashes, token, started_at
@@ -80,19 +80,25 @@ with w as (
   select * from unnest($1::text[], $2::uuid[], $3::bytea[]) as t(publisher, id, fingerprint)
 ),
 seen as materialized (
-  select publisher, id, day, k.fingerprint = w.fingerprint as same, c.state, c.result, c.retry_at
-  from w join command_keys k using (publisher, id) left join commands c using (publisher, id, day)
+  select w.publisher, w.id, k.day, k.fingerprint = w.fingerprint as same, c.state, c.result, c.retry_at
+  from w cross join lateral (
+    select k.day, k.fingerprint from command_keys k where k.publisher = w.publisher and k.id = w.id offset 0
+  ) k left join lateral (
+    select c.state, c.result, c.retry_at from commands c
+    where c.publisher = w.publisher and c.id = w.id and c.day = k.day offset 0
+  ) c on true
 ),
 cur as materialized (
   select c.publisher, c.id, c.day, c.state, c.holder, c.token, c.repeatable, c.retry_at, c.crashes
-  from commands c join seen s using (publisher, id, day)
-  where s.same and s.state in ('queued', 'retrying', 'running')
-  order by c.publisher, c.id
-  for update of c skip locked
+  from (
+    select publisher, id, day from seen where same and state in ('queued', 'retrying', 'running') order by 1, 2 offset 0
+  ) s cross join lateral (
+    select * from commands c where c.publisher = s.publisher and c.id = s.id and c.day = s.day for update skip locked
+  ) c
 ),
 dead as materialized (
   select h.holder from (select distinct holder from cur where state = 'running') h
-  left join workers x on x.incarnation = h.holder
+  left join lateral (select x.heartbeat_at from workers x where x.incarnation = h.holder offset 0) x on true
   where x.heartbeat_at is null or x.heartbeat_at < clock_timestamp() - $4::interval
 ),
 -- a token of this worker's own that it does not run is of a claim whose answer was lost: nothing was begun

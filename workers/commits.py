@@ -27,16 +27,26 @@ class OutboxKey:
     part: int
 
 
+# Rows are locked by their key before their state is asked: a condition on the state beside the key would let the planner
+# read the small index of open commands instead.
 _FINISH = """
 with u as (
   select * from unnest($1::text[], $2::uuid[], $3::date[], $4::bigint[], $5::text[], $6::text[], $7::text[],
     $8::timestamptz[], $9::timestamptz[])
   as t(publisher, id, day, token, state, result, error_code, finished_at, retry_at)
+  order by 1, 2
+),
+cur as materialized (
+  select u.* from u cross join lateral (
+    select c.token, c.state from commands c
+    where c.publisher = u.publisher and c.id = u.id and c.day = u.day
+    offset 0 for update
+  ) c
+  where c.token = u.token and c.state = 'running'
 )
-update commands c set state = u.state, result = u.result, error_code = u.error_code, finished_at = u.finished_at,
-  retry_at = u.retry_at
-from u
-where c.publisher = u.publisher and c.id = u.id and c.day = u.day and c.token = u.token and c.state = 'running'
+update commands c set state = cur.state, result = cur.result, error_code = cur.error_code,
+  finished_at = cur.finished_at, retry_at = cur.retry_at
+from cur where (c.publisher, c.id, c.day) = (cur.publisher, cur.id, cur.day)
 returning c.token
 """
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from contracts.database import SERVER_SETTINGS
-from gateway import command_rows, identities, records, waiting
+from gateway import command_rows, identities, recorder, records, waiting
 from ops import keys
 from ops.stack.session import Session
 from tests.integration.gateway_process import GatewayProcess, database, gateway_process
@@ -132,7 +132,16 @@ _PARAMETERS: dict[str, tuple[str, tuple[Any, ...], str]] = {
         ("o", "c", datetime(2026, 1, 1, tzinfo=UTC), UUID(int=0), 0, 50),
         "messages_by_conversation",
     ),
-    "idempotency keys": (identities.READ, ("gateway", [UUID(int=1)] * 50), "_pkey"),
+    "recording": (
+        recorder.RECORD,
+        (
+            ["gateway"] * 50,
+            [UUID(int=one) for one in range(50)],
+            *([[b""] * 50, *[["x"] * 50] * 8, [True] * 50, *[[datetime(2026, 1, 1, tzinfo=UTC)] * 50] * 2]),
+        ),
+        "command_keys_pkey",
+    ),
+    "idempotency keys": (identities.READ, (["gateway"] * 50, [UUID(int=1)] * 50), "_pkey"),
     "an artifact": (records.ARTIFACT, ("a" * 64, "o"), "artifacts_pkey"),
 }
 
@@ -147,4 +156,5 @@ async def test_hot_query_uses_its_index_on_empty_tables_too(services: Session, n
 
     plan = "\n".join(row[0] for row in rows)
     assert "Seq Scan" not in plan, plan
+    assert "Join Filter" not in plan, f"it reads more keys than it was asked for:\n{plan}"
     assert index in plan, plan
