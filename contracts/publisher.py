@@ -247,6 +247,17 @@ class Publisher:
                     await self._ready.wait()
             except TimeoutError:
                 raise Unconfirmed("not connected to the broker") from None
+        return self.send_now(outgoing)
+
+    def send_now(self, outgoing: Outgoing) -> asyncio.Future[None]:
+        """As `send`, without waiting for a connection.
+
+        Args:
+            outgoing: The message.
+
+        Raises:
+            Unconfirmed: Nothing was sent.
+        """
         channel = self._channel
         if channel is None or channel.is_closed:
             raise Unconfirmed("not connected to the broker")

@@ -85,7 +85,7 @@ class Settings(BaseSettings):
     stop_grace_seconds: float = Field(
         default=15, ge=0, le=600, description="Time a stopping worker has to finish what it holds."
     )
-    publish_timeout_seconds: float = Field(default=1.8, gt=0, le=60, description="Wait for a broker's confirm.")
+    publish_timeout_seconds: float = Field(default=1.5, gt=0, le=60, description="Wait for a broker's confirm.")
     watchdog_seconds: float = Field(
         default=30, ge=1, le=3600, description="A worker without a live consumer for this long exits."
     )
