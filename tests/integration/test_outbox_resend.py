@@ -80,6 +80,20 @@ async def test_a_missing_reply_queue_postpones_and_a_new_one_gets_the_reply(benc
     assert await bench.outbox_rows() == []
 
 
+async def test_a_reply_to_a_gateway_that_is_gone_is_dropped_and_its_event_is_sent(bench: Stand) -> None:
+    await bench.unsent()
+    await bench.owner.execute("update outbox set reply_to = 'reply.gateway.gone' where publisher = $1", bench.name)
+    resend = job(bench)
+
+    await resend.round()
+
+    (row,) = await bench.outbox_rows()
+    assert row["reply_to"] is None
+    await bench.owner.execute("update outbox set not_before = now() where publisher = $1", bench.name)
+    await resend.round()
+    assert await bench.outbox_rows() == []
+
+
 async def test_a_full_reply_queue_postpones_without_losing_what_is_in_it(bench: Stand) -> None:
     await bench.make_reply_queue(**{"x-max-length": 1, "x-overflow": "reject-publish"})
     for _ in range(5):

@@ -24,6 +24,7 @@ from contracts.results import result_messages
 from contracts.topology import COMMANDS, RESULTS
 from workers.commits import DeadLetter, insert_dead_letters
 
+_GATEWAY_QUEUES = "reply.gateway."
 _BATCH = 200
 _LEASE = timedelta(seconds=15)
 """Longer than two publishes: another outbox worker takes the row only when this one died."""
@@ -140,9 +141,17 @@ class Resend:
     async def _send(self, rows: Sequence[Any]) -> None:
         first = [_first_message(row, self._user) for row in rows]
         failures = await self._publish(first)
+        # a gateway's queue goes with the gateway, and whoever waited there: the event is all that is left to send
+        orphans = [row for row, failure in zip(rows, failures, strict=True) if _is_orphan(row, failure)]
+        failures = [None if _is_orphan(row, failure) else failure for row, failure in zip(rows, failures, strict=True)]
         confirmed = [row for row, failure in zip(rows, failures, strict=True) if failure is None]
         # a result with a reply has a second message, the event
-        replied = [row for row in confirmed if row["status"] is not None and row["reply_to"] is not None]
+        orphaned = {_key(row) for row in orphans}
+        replied = [
+            row
+            for row in confirmed
+            if row["status"] is not None and row["reply_to"] is not None and _key(row) not in orphaned
+        ]
         missing_event = [
             row
             for row, failure in zip(
@@ -150,7 +159,8 @@ class Resend:
             )
             if failure is not None
         ]
-        await self._record(rows, failures, missing_event)
+        unsent_events = {_key(row): row for row in (*missing_event, *orphans)}
+        await self._record(rows, failures, list(unsent_events.values()))
 
     def _is_hopeless(self, row: Any, failure: PublishFailed) -> bool:
         # no answer says nothing about the message: the broker may have been away all day
@@ -195,6 +205,11 @@ class Resend:
         for row, failure in hopeless:
             DEAD_LETTERS.labels(ErrorCode.UNDELIVERABLE.value).inc()
             self._log.error("reply_given_up", command_id=str(row["id"]), publisher=row["publisher"], error=str(failure))
+
+
+def _is_orphan(row: Any, failure: PublishFailed | None) -> bool:
+    own_queue = row["reply_to"] is not None and row["reply_to"].startswith(_GATEWAY_QUEUES)
+    return isinstance(failure, Unroutable) and row["status"] is not None and own_queue
 
 
 def _first_message(row: Any, user: str) -> Outgoing:
