@@ -11,6 +11,8 @@ from contracts.envelope import MAX_DEADLINE, PRIORITIES
 from gateway.problems import Problem, ProblemType, invalid
 
 MAX_WAIT_SECONDS = 60
+_MEDIA_TYPES = (b"application/json", b"application/x-www-form-urlencoded")
+"""The second is what `curl -d` says of any body; the body must be JSON all the same."""
 _WAIT_RULE = f"must be a whole number of seconds, 0 to {MAX_WAIT_SECONDS}"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
@@ -69,7 +71,7 @@ def read_asked(headers: dict[bytes, bytes], query: bytes) -> Asked:
         Problem: One of them breaks its rule; it is named.
     """
     content_type = headers.get(b"content-type")
-    if content_type is not None and not content_type.lower().startswith(b"application/json"):
+    if content_type is not None and not content_type.lower().startswith(_MEDIA_TYPES):
         raise Problem(ProblemType.MEDIA_TYPE, "Send the body with Content-Type: application/json.")
     key = _text(headers, b"idempotency-key")
     if key is not None and not _VISIBLE.fullmatch(key):
