@@ -66,8 +66,9 @@ with command as (
 ),
 line as materialized (
   select * from unnest($21::text[], $22::uuid[], $23::smallint[], $24::text[], $25::text[], $26::text[], $27::text[],
-    $28::jsonb[], $29::timestamptz[], $30::timestamptz[], $31::text[])
-  as t(publisher, command_id, position, owner, conversation_id, sender, text, metadata, sent_at, accepted_at, deliver_to)
+    $28::jsonb[], $29::timestamptz[], $30::timestamptz[], $31::text[]) with ordinality
+  as t(publisher, command_id, position, owner, conversation_id, sender, text, metadata, sent_at, accepted_at,
+    deliver_to, place)
 ),
 conversation as (
   insert into conversations (owner, id) select distinct owner, conversation_id from line order by 1, 2
@@ -84,7 +85,7 @@ delivery as (
   from line l join targets t on t.owner = l.owner and t.disabled_at is null
     and (t.conversation_id is null or t.conversation_id = l.conversation_id)
     and (l.deliver_to is null or t.name = any (string_to_array(l.deliver_to, ',')))
-  order by l.accepted_at, l.command_id, l.position, t.id
+  order by l.accepted_at, l.place, t.id
   on conflict do nothing
 ),
 notice as (

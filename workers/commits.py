@@ -83,11 +83,11 @@ _DELIVERIES = """
 insert into deliveries (target_id, owner, conversation_id, publisher, command_id, position, accepted_at)
 select t.id, m.owner, m.conversation_id, m.publisher, m.command_id, m.position, m.accepted_at
 from unnest($1::text[], $2::uuid[], $3::smallint[], $4::text[], $5::text[], $6::timestamptz[], $7::text[])
-  as m(publisher, command_id, position, owner, conversation_id, accepted_at, deliver_to)
+  with ordinality as m(publisher, command_id, position, owner, conversation_id, accepted_at, deliver_to, place)
 join targets t on t.owner = m.owner and t.disabled_at is null
   and (t.conversation_id is null or t.conversation_id = m.conversation_id)
   and (m.deliver_to is null or t.name = any (string_to_array(m.deliver_to, ',')))
-order by m.accepted_at, m.command_id, m.position, t.id
+order by m.accepted_at, m.place, t.id
 on conflict do nothing
 """
 

@@ -133,10 +133,10 @@ class Consumer:
     def _admit(
         self, deliveries: Sequence[Delivery]
     ) -> tuple[list[Admitted], list[tuple[Delivery, commits.DeadLetter]]]:
-        now = datetime.now(UTC)
         batch: list[Admitted] = []
         letters: list[tuple[Delivery, commits.DeadLetter]] = []
         for delivery in deliveries:
+            now = datetime.now(UTC)  # each its own: where the publisher gave no time, this one orders conversations
             one = admit(
                 delivery,
                 queue=self._pool.queue,
@@ -150,7 +150,7 @@ class Consumer:
             elif one.key in self._flights:
                 # one flight per key: its twin is looked at again when that has landed
                 self._twins.setdefault(one.key, []).append(delivery)
-            elif one.envelope.not_before is not None and one.envelope.not_before > now + timedelta(milliseconds=500):
+            elif one.envelope.not_before is not None and one.envelope.not_before > now:
                 self._settling.wait(one, one.envelope.not_before, attempt=one.envelope.attempt)
             else:
                 self._flights[one.key] = None
