@@ -136,7 +136,10 @@ def problems_of(error: ValidationError) -> list[dict[str, str]]:
         error: What a model raised.
     """
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    return [{"field": _path(one["loc"]), "rule": one["msg"].removeprefix("Value error, "), "type": one["type"]} for one in found[:_MAX_PROBLEMS]]
+    return [
+        {"field": _path(one["loc"]), "rule": one["msg"].removeprefix("Value error, "), "type": one["type"]}
+        for one in found[:_MAX_PROBLEMS]
+    ]
 
 
 def _path(location: tuple[int | str, ...]) -> str:

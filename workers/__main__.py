@@ -29,6 +29,7 @@ async def _run(name: str, configuration: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    gone = False
     try:
         if name == "outbox":
             from workers import outbox  # noqa: PLC0415  # each pool loads its own world only
@@ -38,7 +39,9 @@ async def _run(name: str, configuration: Settings) -> None:
             await serve(POOLS[name], configuration, stopping)
     except* NothingToConsume as group:
         get_logger().error("consumer_gone", error=str(group.exceptions[0]))
-        raise SystemExit(3) from None
+        gone = True
+    if gone:  # not from within `except*`, which would wrap it
+        raise SystemExit(3)
     get_logger().info("process_stopped")
 
 

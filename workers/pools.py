@@ -24,6 +24,7 @@ from workers.killpoints import KillPoints
 from workers.registry import Registration
 from workers.relay import relay
 from workers.settling import Settling
+from workers.stopping import end
 
 
 class NothingToConsume(Exception):
@@ -169,8 +170,7 @@ async def _serve(
         get_logger().info("process_stopping", in_flight=len(consumer.in_flight()))
         await intake.stop_consuming()
         await _drain(consumer, settling, configuration.stop_grace_seconds)
-        for task in reversed(tasks):
-            task.cancel()
+        await end(reversed(tasks))
 
 
 async def _drain(consumer: Consumer, settling: Settling, grace_seconds: float) -> None:

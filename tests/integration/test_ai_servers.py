@@ -1,4 +1,5 @@
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from contracts.ai import AiSend
 from contracts.errors import ErrorCode, Permanent
+from ops.stack.binaries import Finder, default_cache_dir
 from workers.ai.client import open_client
 from workers.ai.configuration import load
 from workers.ai.handler import build
@@ -25,8 +27,15 @@ QUESTION = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 @asynccontextmanager
 async def started(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """A server of ours in its own process, and the address that it prints when it is ready."""
+    # as the stack does: a bare machine has no OpenMP library, which the model needs
+    libraries = await asyncio.to_thread(Finder(default_cache_dir(), lambda _: None).openmp)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        sys.executable,
+        "-m",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **libraries},
     )
     try:
         async with asyncio.timeout(60):

@@ -59,6 +59,9 @@ def check_url(url: str, rules: Rules) -> None:
         raise ForbiddenTarget(f"{host} is not a public address")
 
 
+_LOOPBACK = "127.0.0.1"
+
+
 def is_public(address: IPv4Address | IPv6Address) -> bool:
     """Whether an address is reachable from the internet at large, whatever it embeds.
 
@@ -98,7 +101,9 @@ class CheckedResolver(AbstractResolver):
             ForbiddenTarget: No address of it is allowed.
             OSError: It cannot be resolved.
         """
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+        # RFC 6761: these names mean this machine, whether or not somebody has written that down in /etc/hosts
+        name = _LOOPBACK if host == "localhost" or host.endswith(".localhost") else host
+        found = await asyncio.get_running_loop().getaddrinfo(name, port, family=family, type=socket.SOCK_STREAM)
         results: list[ResolveResult] = []
         for resolved_family, _, protocol, _, address in found:
             literal = _address(str(address[0]))

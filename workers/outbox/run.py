@@ -26,6 +26,7 @@ from workers.outbox.rounds import repeat
 from workers.outbox.subscription import Subscription
 from workers.outbox.webhooks import Webhooks
 from workers.registry import Registration
+from workers.stopping import end
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
@@ -121,11 +122,8 @@ class _Worker:
             await stop.wait()
             log.info("process_stopping", in_flight=self._deliveries.in_flight)
             await self._deliveries.drain(self._settings.stop_grace_seconds)
-            for task in reversed(jobs):
-                task.cancel()
-            await asyncio.wait(jobs)
-            for task in reversed(hosts):
-                task.cancel()
+            await end(reversed(jobs))
+            await end(reversed(hosts))
         await self._guard.close()
 
     async def _register(self) -> None:
