@@ -8,6 +8,7 @@ that message again and the claim knows it.
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from enum import Enum
 from typing import Any
 
 import aiormq
@@ -22,6 +23,18 @@ from contracts.logs import get_logger
 from contracts.metrics import CONSUMER_ALIVE, RECONNECTS
 from contracts.publisher import open_channel
 from workers.deliveries import Delivery, Watermark
+
+_PROBE_SECONDS = 2.0
+_DEAF_PROBES = 2
+
+
+class Lost(Enum):
+    """Why there is no consumer any more."""
+
+    CHANNEL = "channel closed"
+    CANCELLED = "cancelled by the broker (queue deleted?)"
+    DEAF = "messages wait, and none is delivered"
+    """Seen on RabbitMQ 3.10: a quorum queue deleted under load and declared again keeps a consumer that gets nothing."""
 
 
 class ConsumeChannel(Channel):
@@ -80,6 +93,7 @@ class Intake:
         self._watermark = Watermark()
         self._inbox: list[Delivery] = []
         self._unacked = 0
+        self._received = 0
         self._arrived = asyncio.Event()
         self._stopping = False
         self._log = get_logger(queue=queue)
@@ -149,6 +163,7 @@ class Intake:
                 )
             )
             self._unacked += 1
+            self._received += 1
             self._arrived.set()
 
         channel.on_delivery = on_delivery
@@ -157,16 +172,29 @@ class Intake:
         self._consumer_tag = answer.consumer_tag
         CONSUMER_ALIVE.labels(self.queue).set(1)
         self._log.info("consumer_started", prefetch=self._prefetch)
-        while not channel.is_closed and not channel.cancelled_by_broker.is_set():
-            self.last_alive = loop.time()
-            await asyncio.wait({channel.closing}, timeout=0.25)
-        if channel.cancelled_by_broker.is_set():
+        lost = await self._until_lost(channel)
+        if lost is not Lost.CHANNEL:
             self._orphans = generation
         if not self._stopping:
-            reason = (
-                "cancelled by the broker (queue deleted?)" if channel.cancelled_by_broker.is_set() else "channel closed"
-            )
-            self._log.warning("consumer_lost", error=reason)
+            self._log.warning("consumer_lost", error=lost.value)
+
+    async def _until_lost(self, channel: ConsumeChannel) -> "Lost":
+        loop = asyncio.get_running_loop()
+        probe_at, deaf_probes, heard = loop.time() + _PROBE_SECONDS, 0, self._received
+        while not channel.is_closed:
+            if channel.cancelled_by_broker.is_set():
+                return Lost.CANCELLED
+            self.last_alive = loop.time()
+            await asyncio.wait({channel.closing}, timeout=0.25)
+            if loop.time() < probe_at or self._stopping or channel.is_closed:
+                continue
+            answer = await channel.queue_declare(self.queue, passive=True, timeout=10)
+            deaf = bool(answer.message_count) and self._received == heard and self._unacked < self._prefetch
+            deaf_probes = deaf_probes + 1 if deaf else 0
+            if deaf_probes == _DEAF_PROBES:
+                return Lost.DEAF
+            probe_at, heard = loop.time() + _PROBE_SECONDS, self._received
+        return Lost.CHANNEL
 
     async def take(self, most: int) -> list[Delivery]:
         """Wait for deliveries and take what is there.
