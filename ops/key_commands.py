@@ -12,11 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from contracts.settings import read_settings, stop
-from ops import keys
-from ops.stack import environment_file
-from ops.stack.errors import StackError
-from ops.stack.layout import Layout
+from contracts.settings import stop
+from ops import keys, operators
 
 app = typer.Typer(help="API keys of the HTTP gateway.", no_args_is_help=True)
 
@@ -32,7 +29,7 @@ def create(
 ) -> None:
     """Make a key and print it, once: only its hash is kept."""
     expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
-    sys.stdout.write(_run(keys.create_key(_postgres_url(), owner, label, expires_at=expires_at)) + "\n")
+    sys.stdout.write(_run(keys.create_key(operators.postgres_url(), owner, label, expires_at=expires_at)) + "\n")
 
 
 @app.command("list")
@@ -42,7 +39,7 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Show every key, without its secret."""
-    records = _run(keys.list_keys(_postgres_url(), owner))
+    records = _run(keys.list_keys(operators.postgres_url(), owner))
     if as_json:
         rows = [{name: _text(getattr(record, name)) for name in record.__slots__} for record in records]
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
@@ -58,20 +55,9 @@ def revoke(
     key_id: Annotated[str, typer.Argument(help="The 12 characters after `ish_`, as `list` shows them.")],
 ) -> None:
     """End a key's validity; gateways notice within five seconds."""
-    if not _run(keys.revoke_key(_postgres_url(), key_id)):
+    if not _run(keys.revoke_key(operators.postgres_url(), key_id)):
         stop(f"there is no valid key {key_id}", code=1)
     sys.stdout.write(f"revoked {key_id}\n")
-
-
-def _postgres_url() -> str:
-    """Given by the environment, else the local stack's."""
-    settings = read_settings()
-    if settings.postgres_url:
-        return settings.postgres_url
-    try:
-        return environment_file.read_value(Layout.of(settings), "ISH_POSTGRES_URL")
-    except StackError as error:
-        stop(f"{error}, or set ISH_POSTGRES_URL")
 
 
 def _run(work: Coroutine[Any, Any, Answer]) -> Answer:
