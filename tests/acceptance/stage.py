@@ -84,7 +84,8 @@ class Stage:
             name=name,
             argv=(sys.executable, "-m", *argv),
             environment=environment({**addresses, "ISH_LOG_FORMAT": "text", **settings}),
-            log_file=self.folder / f"{name}.log",
+            # one for each start: what an earlier process of this name said must not be taken for this one's
+            log_file=self.folder / f"{name}-{len(self._children)}.log",
             ready=lambda: True,
             folder=ROOT,
         )
@@ -124,7 +125,7 @@ class Stage:
 
     async def provider(self, *, latency_seconds: float = 0.0) -> Provider:
         """Start a scripted provider, and write a providers file that names it."""
-        log = self.folder / "provider-calls.jsonl"
+        log = self.folder / f"provider-calls-{len(self._children)}.jsonl"
         arguments = ("--port", "0", "--log", str(log), "--latency-seconds", str(latency_seconds))
         child = self.start("provider", "ops.scripted_provider", *arguments)
         line = await self.line_of(child, "scripted provider at ")
@@ -135,7 +136,8 @@ class Stage:
     @asynccontextmanager
     async def phone(self) -> AsyncIterator[Path]:
         """Run a simulated phone behind the real adb server; yields the file of its effects."""
-        port, effects = free_port(), self.folder / "effects.jsonl"
+        port = free_port()
+        effects = self.folder / f"effects-{port}.jsonl"
         address = f"{PHONE_HOST}:{port}"
         child = self.start("phone", "ops.phone", "--listen", address, "--effects", str(effects))
         await self.line_of(child, "listens on ")

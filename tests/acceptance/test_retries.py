@@ -137,7 +137,7 @@ async def questions_are_retried(stage: Stage, demo: Outsider) -> None:
 
 
 async def left_to_the_outbox(stage: Stage, count: int) -> None:
-    log = stage.folder / "android.log"
+    [log] = stage.folder.glob("android-*.log")
     await until(
         "the worker gives up the waits", lambda: log.read_text(encoding="utf-8").count("wait_left_to_outbox") >= count
     )
