@@ -1,5 +1,8 @@
 """PostgreSQL or Redis goes away under load: what was accepted finishes, and the gateway goes on accepting."""
 
+import time
+
+import pytest
 import redis.asyncio
 
 from contracts.topology import RELAY
@@ -9,8 +12,11 @@ from tests.acceptance.records import until
 from tests.acceptance.stage import Stage
 
 
+@pytest.mark.parametrize(
+    "away_seconds", [pytest.param(1, id="briefly"), pytest.param(10, id="for 10 s", marks=pytest.mark.full)]
+)
 async def test_without_postgres_commands_are_accepted_and_held_and_all_finish_after(
-    stage: Stage, demo: Outsider
+    stage: Stage, demo: Outsider, away_seconds: float
 ) -> None:
     client = await stage.gateway()
     worker = stage.worker("relay")
@@ -19,11 +25,15 @@ async def test_without_postgres_commands_are_accepted_and_held_and_all_finish_af
     assert warm.json()["status"] == "succeeded"
 
     stage.services.postgres.stop()
+    away_until = time.monotonic() + away_seconds
     answers = [await client.post("/api/relay", json=BODY) for _ in range(30)]
+    while time.monotonic() < away_until:
+        answers.append(await client.post("/api/relay", json=BODY))
+        await stage.pause()
     published = await demo.publish_all([demo.command("relay.v1", BODY) for _ in range(30)])
 
     async def all_held() -> bool:
-        return await stage.queues.unacked(RELAY) == 60
+        return await stage.queues.unacked(RELAY) == len(answers) + len(published)
 
     # the broker's own figures: all of them delivered, none of them acked
     await until("the worker holds all of them", all_held)
