@@ -21,10 +21,12 @@ run: ready ## Start everything, show one result of each kind, follow the logs; C
 	@exec $(VENV)/ish run
 
 # Two runs, each with services of its own: tests that kill the broker must not meet queues that earlier tests deleted and
-# declared anew, which RabbitMQ 3.10 may lose when it is killed.
+# declared anew, which RabbitMQ 3.10 may lose when it is killed. Both wait more than they work, so they run beside each other.
 test: setup ## Run the tests that take seconds
-	@$(VENV)/python -m pytest -m "not full" tests/unit tests/integration
-	@$(VENV)/python -m pytest -m "not full" tests/acceptance
+	@said=$$(mktemp); $(VENV)/python -m pytest -m "not full" tests/acceptance >"$$said" 2>&1 & acceptance=$$!; \
+	$(VENV)/python -m pytest -m "not full" tests/unit tests/integration; others=$$?; \
+	echo "the acceptance tests, which ran meanwhile:"; wait $$acceptance; crashes=$$?; \
+	cat "$$said"; rm -f "$$said"; test $$others -eq 0 -a $$crashes -eq 0
 
 test-full: setup ## Run all tests; takes long
 	@$(VENV)/python -m pytest tests/unit tests/integration

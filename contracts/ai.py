@@ -66,6 +66,7 @@ StopSequences = Annotated[
     ),
 ]
 Metadata = Annotated[dict[str, JsonValue], BeforeValidator(_plain), AfterValidator(_within_size)]
+ResponseFormat = Metadata
 
 
 class ChatMessage(BaseModel):
@@ -114,7 +115,8 @@ class AiSend(BaseModel):
     conversation_id: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9_.:-]{1,128}$",
-        description="Record question and answer as lines of this conversation.",
+        description="Record question and answer as lines of this conversation, and show the model the lines before them "
+        "(unless `messages` holds answers already).",
     )
     temperature: float | None = Field(default=None, ge=0, le=2, strict=True)
     top_p: float | None = Field(default=None, gt=0, le=1, strict=True)
@@ -130,6 +132,23 @@ class AiSend(BaseModel):
         strict=True,
         description="The longest one call of a provider may take.",
     )
+    capabilities: list[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]] | None = Field(
+        default=None, min_length=1, max_length=8, description="Ask only models that have all of these."
+    )
+    response_format: ResponseFormat | None = Field(
+        default=None,
+        description='Passed on to the provider: `{"type": "json_object"}`, or `json_schema` with its schema.',
+    )
+    stream: bool = Field(
+        default=False,
+        strict=True,
+        description="Let the answer be read at `/api/commands/{id}/events` while it is made.",
+    )
+    cache: bool | None = Field(
+        default=None,
+        strict=True,
+        description="Take an identical answer of the last hour, if there is one; needs `temperature` 0 or a `seed`.",
+    )
     in_reply_to: UUID | None = Field(
         default=None,
         description="The relay command whose message this answers: the user's line is recorded already.",
@@ -144,9 +163,16 @@ class AiSend(BaseModel):
             raise ValueError("one of prompt and messages is required")
         if self.prompt is not None and self.messages is not None:
             raise ValueError("give either prompt or messages, not both")
+        if self.cache and not self.deterministic:
+            raise ValueError("cache: needs temperature 0 or a seed: other answers differ from call to call")
         if self.in_reply_to is not None and self.conversation_id is None:
             raise ValueError("in_reply_to needs conversation_id: it names the conversation whose line is answered")
         return self
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the same question is meant to get the same answer."""
+        return self.temperature == 0 or self.seed is not None
 
     def dialogue(self) -> list[dict[str, Any]]:
         """The messages for the model, oldest first, each `{"role": …, "content": …}`."""

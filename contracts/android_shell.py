@@ -156,6 +156,7 @@ _TYPED_ACTIONS = {
     "dumpsys battery": "battery",
     "am start -n <package>/<activity>": "start_app",
     "monkey -p <package> -c android.intent.category.LAUNCHER 1": "start_app",
+    "am force-stop <package>": "stop_app",
 }
 _NUMERIC_FIELDS = frozenset({"x", "y", "x1", "y1", "x2", "y2", "duration_ms"})
 

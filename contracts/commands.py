@@ -147,13 +147,16 @@ def _path(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part)[:_MAX_NAME_CHARACTERS] for part in location).replace("\x00", "\\u0000")
 
 
-def routing_key(kind: Kind, *, priority: str | None = None) -> str:
+def routing_key(kind: Kind, *, priority: str | None = None, payload: BaseModel | None = None) -> str:
     """Where on `ish.commands` a command of this kind goes.
 
     Args:
         kind: The kind.
         priority: `batch` sends AI commands to their own queue.
+        payload: The decoded payload, when it is at hand: one that names a phone goes to that phone's own queue.
     """
+    if isinstance(payload, AndroidExecute) and payload.device is not None:
+        return topology.device_key(payload.device)
     if kind.name == KIND_AI and priority == "batch":
         return topology.ROUTING_KEYS[topology.AI_BATCH]
     return topology.ROUTING_KEYS[kind.queue]

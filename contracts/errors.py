@@ -2,6 +2,7 @@
 
     CommandError
     |-- Transient       try again later; waits in the broker   -> retrying, then failed when attempts are used up
+    |   `-- Deferred    nothing was tried: no attempt is spent -> retrying, until the deadline
     |-- Permanent       the same input fails the same way       -> failed (also a dead letter)
     |-- Expired         its deadline passed                     -> expired
     `-- Indeterminate   an effect may or may not have happened  -> indeterminate, never run again
@@ -52,6 +53,7 @@ class ErrorCode(StrEnum):
     CONTENT_REFUSED = "content_refused"
     CONTEXT_TOO_LONG = "context_too_long"
     MODEL_NOT_FOUND = "model_not_found"
+    NO_CAPACITY = "no_capacity"
     # devices
     DEVICE_NOT_CONFIGURED = "device_not_configured"
     DEVICE_NOT_FOUND = "device_not_found"
@@ -63,6 +65,10 @@ class ErrorCode(StrEnum):
     DENIED = "denied"
     UNSUPPORTED_TEXT_INPUT = "unsupported_text_input"
     BAD_SCREENSHOT = "bad_screenshot"
+    DEVICE_BUSY = "device_busy"
+    ELEMENT_NOT_FOUND = "element_not_found"
+    TRUNCATED = "truncated"
+    FLOW_FAILED = "flow_failed"
 
 
 class CommandError(Exception):
@@ -81,6 +87,8 @@ class CommandError(Exception):
         self.code = code
         self.message = message
         self.details = details or {}
+        self.spent: Any = None
+        """What the failed run used all the same (a worker's `Usage`); set by the handler."""
 
 
 class Transient(CommandError):
@@ -105,6 +113,10 @@ class Transient(CommandError):
     ) -> None:
         super().__init__(code, message, details=details)
         self.retry_after_seconds = retry_after_seconds
+
+
+class Deferred(Transient):
+    """Nothing was tried, because there is no capacity for it now: it waits without spending an attempt."""
 
 
 class Permanent(CommandError):

@@ -8,6 +8,7 @@ Events are constant snake_case in the past tense; facts go into fields. No promp
 | publishing_channel_opened, consumer_started | info | a broker channel is usable |
 | publishing_channel_lost, consumer_lost, broker_unreachable | warning | reconnecting |
 | command_retried | warning | a transient error; the next try is scheduled |
+| command_deferred | debug | there is no capacity for it now; it waits and spends no attempt |
 | command_refused | warning | a message became a dead letter |
 | wait_left_to_outbox | warning | a wait queue did not take a retry; the outbox worker publishes it when due |
 | duplicate_reply_dropped | warning | a duplicate asked for a reply where no queue is |
@@ -16,6 +17,9 @@ Events are constant snake_case in the past tense; facts go into fields. No promp
 | claims_lost | warning | this worker was silent past its lease; others took over |
 | postgres_unreachable, redis_unreachable | warning | waiting for the service |
 | postgres_reachable, redis_reachable | info | it is back |
+| breaker_opened, breaker_recovered | warning, info | a provider, model or key fails and is left alone; it serves again |
+| provider_unusable | error | a key, model or address of a provider cannot work until a person acts |
+| configuration_reloaded, configuration_refused | info, error | the providers file changed; one that cannot be used changes nothing |
 | request_crashed | error | the gateway answered 500; the request's id is in its problem document |
 | recording_refused, recording_given_up | error, warning | accepted commands are left for their worker to record |
 | consumer_gone | error | no consumer for too long; the process exits, to be started again |
@@ -26,6 +30,10 @@ Events are constant snake_case in the past tense; facts go into fields. No promp
 | outbox_job_failed, outbox_job_recovered | error, info | one job of the outbox worker, once an episode |
 | rows_pruned, partition_changed | info | housekeeping |
 | delivery_failed, delivery_given_up | warning, error | a webhook target does not answer |
+| phones_taken, phones_released | info | this worker has phones to use; has left them to others |
+| phones_lost | warning | it is not sure any more that they are this worker's; it has let go of them |
+| fence_unsupported | warning | a phone cannot keep the file that protects it from a worker that was frozen |
+| queue_declared, queue_awaited, queue_removed | info | a phone's queue was made; is not there yet; went with its phone |
 | queue_redeclared | error | a queue was missing; commands recorded for it are published again |
 """
 

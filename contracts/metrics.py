@@ -8,12 +8,19 @@ COMMANDS = Counter("ish_commands_total", "Commands finished on record.", ["kind"
 COMMAND_DURATION = Histogram("ish_command_duration_seconds", "From claim to commit.", ["kind"], buckets=_FAST)
 QUEUE_WAIT = Histogram("ish_queue_wait_seconds", "From acceptance to the worker.", ["kind"], buckets=_FAST)
 RETRIES = Counter("ish_retries_total", "Tries that ended in a transient error and wait for the next.", ["kind"])
+DEFERRALS = Counter("ish_deferrals_total", "Runs put off for want of capacity; no attempt is spent.", ["kind"])
 DUPLICATES = Counter("ish_duplicates_absorbed_total", "Deliveries of commands that were finished already.", ["kind"])
 TAKEOVERS = Counter("ish_takeovers_total", "Commands taken over from a worker that went silent.", ["kind"])
 DEAD_LETTERS = Counter("ish_dead_letters_total", "Messages that became dead letters.", ["code"])
 FENCED = Counter(
     "ish_fenced_commits_total", "Results discarded since another worker had taken the command over.", ["kind"]
 )
+AI_CALLS = Counter(
+    "ish_ai_calls_total", "Calls of AI providers; the outcome is ok, unknown or an error's code.", ["target", "outcome"]
+)
+AI_DEFERRALS = Counter("ish_ai_deferrals_total", "Calls put off since no target had room.", ["target", "reason"])
+AI_GATE_WAIT = Histogram("ish_ai_gate_wait_seconds", "Waited in the worker for room at a provider.", buckets=_FAST)
+AI_BREAKER = Gauge("ish_ai_breaker_state", "0 closed, 1 recovering, 2 open, of a provider, model or key.", ["scope"])
 IN_FLIGHT = Gauge("ish_commands_in_flight", "Deliveries held by this worker.", ["pool"])
 BATCH_SIZE = Histogram(
     "ish_batch_commands", "Commands in one transaction.", ["pool"], buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)

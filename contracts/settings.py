@@ -92,6 +92,15 @@ class Settings(BaseSettings):
     batch_size: int = Field(default=200, ge=1, le=1000, description="Commands in one transaction, at the most.")
     relay_prefetch: int = Field(default=400, ge=1, le=2000, description="Relay deliveries held by one worker.")
     ai_prefetch: int = Field(default=50, ge=1, le=2000, description="AI calls in flight in one worker.")
+    ai_batch_prefetch: int = Field(
+        default=10, ge=1, le=2000, description="AI calls of priority `batch` in flight in one worker."
+    )
+    ai_calls_per_command: int = Field(
+        default=3, ge=1, le=20, description="Calls of providers that one command may cost."
+    )
+    ai_retry_budget: float = Field(
+        default=0.1, ge=0, le=1, description="Extra calls, as a share of first ones, that are made at once."
+    )
     android_prefetch: int = Field(default=20, ge=1, le=500, description="Android commands in flight in one worker.")
     postgres_pool_size: int = Field(default=3, ge=2, le=100, description="Connections of one process to PostgreSQL.")
     body_limit_bytes: int = Field(
@@ -112,6 +121,12 @@ class Settings(BaseSettings):
     outbox_after_seconds: float = Field(default=5, gt=0, description="Age of an unconfirmed reply that is sent again.")
     outbox_give_up_seconds: float = Field(
         default=86400, gt=0, description="Age of a reply that is given up as undeliverable."
+    )
+    artifact_retention_days: int = Field(
+        default=30, ge=1, description="Days that screenshots, recordings and pulled files are kept."
+    )
+    artifact_limit_bytes: int = Field(
+        default=32 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="Largest artifact that is stored."
     )
     retention_days: int = Field(default=90, ge=1, description="Days that finished commands are kept.")
     delivery_allow_http: bool = Field(default=False, description="Allow http:// delivery targets.")

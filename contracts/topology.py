@@ -7,6 +7,9 @@ publishers ──► ish.commands (topic) ──► ish.relay | ish.ai | ish.ai.
                                                                                 │
                       back to the pool's queue ◄── ish.<pool>.retry.<delay>  ◄──┘
 
+phones: ish.commands ──► ish.android.device.<serial>, one for each, declared when a phone is first seen; what came to
+ish.android for any phone is published again to the one chosen
+
 results: ish.replies (direct, to reply.<publisher>) and ish.results (topic, <kind>.<status>, for anyone)
 """
 
@@ -32,6 +35,11 @@ RETRY_LEVELS = {"5s": 5, "30s": 30, "2m": 120, "10m": 600, "1h": 3600}
 
 DELIVERY_LIMIT = 200
 """A backstop only. Attempts are counted in Postgres; a low limit kills what was prefetched beside a poison message."""
+
+DEVICE_QUEUE_PREFIX = "ish.android.device."
+DEVICE_DELIVERY_LIMIT = 1000
+"""More than of other queues: a command that its phone blocks is held, and RabbitMQ takes it back every 30 minutes; this
+lasts longer than the longest deadline."""
 
 LAST_RESORT_DELIVERY_LIMIT = 1_000_000
 """Of queues from which nothing may be lost."""
@@ -109,6 +117,35 @@ def retry_level(delay_seconds: float) -> str:
     return fitting[-1] if fitting else next(iter(RETRY_LEVELS))
 
 
+def device_queue(serial: str) -> str:
+    """The queue of one phone.
+
+    Args:
+        serial: Its `ro.serialno`.
+    """
+    return f"{DEVICE_QUEUE_PREFIX}{serial}"
+
+
+def device_key(name: str) -> str:
+    """The key on `ish.commands` of commands for one phone; they run one at a time in the order of their publication.
+
+    Args:
+        name: Its `ro.serialno`, or what its adb server calls it.
+    """
+    return f"{ROUTING_KEYS[ANDROID]}.{name}"
+
+
+def command_key(queue: str) -> str:
+    """The key on `ish.commands` whose commands a queue holds; of another queue, its name.
+
+    Args:
+        queue: A work queue, or that of a phone.
+    """
+    if queue.startswith(DEVICE_QUEUE_PREFIX):
+        return device_key(queue.removeprefix(DEVICE_QUEUE_PREFIX))
+    return ROUTING_KEYS.get(queue, queue)
+
+
 def reply_queue(publisher: str) -> str:
     """The reply queue of an outside publisher.
 
@@ -155,17 +192,7 @@ def topology(queue_max_length: int = 2_000_000) -> Topology:
     queues = [Queue(name, _quorum(x_delivery_limit=LAST_RESORT_DELIVERY_LIMIT)) for name in (UNROUTED, DEAD)]
     bindings = [Binding(UNROUTED, UNROUTED, ""), Binding(DEAD, DEAD, "")]
     for name in WORK_QUEUES:
-        queues.append(
-            Queue(
-                name,
-                _at_least_once(
-                    x_delivery_limit=DELIVERY_LIMIT,
-                    x_max_length=queue_max_length,
-                    x_dead_letter_exchange=DEAD,
-                    x_dead_letter_routing_key=name,
-                ),
-            )
-        )
+        queues.append(Queue(name, _work(name, queue_max_length, x_delivery_limit=DELIVERY_LIMIT)))
         bindings += (Binding(COMMANDS, name, ROUTING_KEYS[name]), Binding(RETRY, name, name))
         for level, seconds in RETRY_LEVELS.items():
             waiting = retry_queue(name, level)
@@ -184,6 +211,26 @@ def topology(queue_max_length: int = 2_000_000) -> Topology:
     return Topology(exchanges, tuple(queues), tuple(bindings))
 
 
+def device_topology(serial: str, transport: str, queue_max_length: int = 2_000_000) -> Topology:
+    """What one phone needs: its queue, which one worker at a time consumes, and its names.
+
+    Args:
+        serial: Its `ro.serialno`.
+        transport: What its adb server calls it; empty when no server has it.
+        queue_max_length: As in `topology`.
+    """
+    name = device_queue(serial)
+    arguments = _work(name, queue_max_length, x_delivery_limit=DEVICE_DELIVERY_LIMIT, x_single_active_consumer=True)
+    names = dict.fromkeys(filter(None, (serial, transport)))
+    return Topology((), (Queue(name, arguments),), tuple(Binding(COMMANDS, name, device_key(one)) for one in names))
+
+
+def _work(name: str, queue_max_length: int, **arguments: Any) -> dict[str, Any]:
+    return _at_least_once(
+        x_max_length=queue_max_length, x_dead_letter_exchange=DEAD, x_dead_letter_routing_key=name, **arguments
+    )
+
+
 NOTHING = "^$"
 ROLES: dict[str, Permissions] = {
     "gateway": Permissions(
@@ -194,7 +241,7 @@ ROLES: dict[str, Permissions] = {
     "worker": Permissions(
         configure=NOTHING,
         write=r"^ish\.(commands|retry|replies|results)$",
-        read=r"^ish\.(relay|ai|ai\.batch|android)$",
+        read=r"^ish\.(relay|ai|ai\.batch|android|android\.device\..+)$",
     ),
     "outbox": Permissions(
         # redeclares what was deleted: ready-made queues and their bindings, nothing else

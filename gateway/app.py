@@ -6,13 +6,15 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from contracts.commands import KIND_AI, KIND_ANDROID, KIND_RELAY, KINDS
-from gateway import commands, documents, health, records
+from gateway import artifacts, commands, documents, events, health, perplexity, records
 from gateway.accept import Accept
 from gateway.edge import Edge
 from gateway.intake import request_id_of
+from gateway.openai import chat, models
+from gateway.openai.failures import PREFIX, of_problem
 from gateway.parts import Parts
 from gateway.problems import Problem, ProblemType, render
 
@@ -48,18 +50,28 @@ def build(parts: Parts) -> ASGIApp:
     shortcuts: dict[tuple[str, str], ASGIApp] = {("GET", health.HEALTH): health.Health()}
     for path, kind in POST_PATHS.items():
         shortcuts["POST", path] = Accept(parts, KINDS[kind], path)
+    for route in perplexity.ROUTES:
+        accept = Accept(parts, KINDS[KIND_ANDROID], route.path, payload_of=route.payload)
+        shortcuts.update({(method, route.path): accept for method in route.methods})
     # the shortcuts answer before routing; these answer another method with 405
     app.router.routes += [Route(path, endpoint, methods=[method]) for (method, path), endpoint in shortcuts.items()]
-    for router in (health.router, commands.router, records.router, documents.router):
-        app.include_router(router)
-    app.state.openapi = documents.openapi(app, POST_PATHS)
-    return Edge(app, shortcuts=shortcuts)
+    for module in (health, commands, events, records, artifacts, chat, models, documents):
+        app.include_router(module.router)
+    app.state.openapi = documents.openapi(app, POST_PATHS, flows=perplexity.ROUTES)
+    return Edge(app, shortcuts=shortcuts, render=_rendered)
+
+
+def _rendered(scope: Scope, problem: Problem, *, status: int | None = None) -> Response:
+    """A problem as the clients of its path expect it."""
+    if scope["path"].startswith(PREFIX):
+        return of_problem(problem, status=status).response()
+    return render(problem, request_id_of(scope), status=status)
 
 
 async def _problem(request: Request, error: Exception) -> Response:
     if not isinstance(error, Problem):
         raise error
-    return render(error, request_id_of(request.scope))
+    return _rendered(request.scope, error)
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:
@@ -67,7 +79,7 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
         raise error
     errors = [{"field": _field(one["loc"]), "rule": str(one["msg"])} for one in error.errors()]
     sentence = "; ".join(f"{one['field']}: {one['rule']}" for one in errors)
-    return render(Problem(ProblemType.INVALID_REQUEST, sentence, errors=errors), request_id_of(request.scope))
+    return _rendered(request.scope, Problem(ProblemType.INVALID_REQUEST, sentence, errors=errors))
 
 
 def _field(location: Sequence[str | int]) -> str:
@@ -79,5 +91,4 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     kind, detail = _TYPES.get(error.status_code, (ProblemType.OTHER, str(error.detail)))
-    problem = Problem(kind, detail, headers=error.headers)
-    return render(problem, request_id_of(request.scope), status=error.status_code)
+    return _rendered(request.scope, Problem(kind, detail, headers=error.headers), status=error.status_code)

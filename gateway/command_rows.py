@@ -12,14 +12,15 @@ _LIST_SECONDS = 2.0
 
 # By primary key: over HTTP the gateway is the publisher; an owner's own system may have published directly.
 ONE = """
-select c.publisher, c.id, c.kind, c.state, c.owner, c.correlation_id, c.accepted_at, c.deadline_at, c.started_at,
-  c.finished_at, c.retry_at, c.result,
+select c.publisher, c.id, c.kind, c.state, c.attempt, c.owner, c.correlation_id, c.accepted_at, c.deadline_at,
+  c.started_at, c.finished_at, c.retry_at, c.result,
   (
     select coalesce(json_agg(json_build_object(
       'attempt', a.attempt, 'worker', a.worker, 'target', a.target, 'started_at', a.started_at,
       'duration_seconds', a.duration_seconds, 'outcome', a.outcome,
       'error', case when a.error_code is not null
-        then json_build_object('code', a.error_code, 'message', a.error_message) end
+        then json_build_object('code', a.error_code, 'message', a.error_message) end,
+      'tokens_in', a.tokens_in, 'tokens_out', a.tokens_out, 'cost_usd', a.cost_usd, 'details', a.details
     ) order by a.attempt, a.token), '[]')::text
     from attempts a where a.publisher = c.publisher and a.id = c.id and a.day = c.day
   ) as attempts

@@ -126,12 +126,12 @@ async def _cancel(parts: Parts, owner: str, command_id: UUID) -> str | None:
 
 
 async def _read(parts: Parts, owner: str, command_id: UUID, seconds: int) -> bytes:
-    found = await _look(parts, owner, command_id)
+    found = await look(parts, owner, command_id)
     if seconds and (isinstance(found, Accepted) or found["result"] is None):
         publisher = PUBLISHER if isinstance(found, Accepted) else found["publisher"]
         with parts.waiting.expect(publisher, command_id) as future:
             if await within(future, seconds) is not None:
-                found = await _look(parts, owner, command_id)
+                found = await look(parts, owner, command_id)
     if isinstance(found, Accepted):
         return encode(_of_pending(found))
     view = encode(_of_row(found))
@@ -140,8 +140,17 @@ async def _read(parts: Parts, owner: str, command_id: UUID, seconds: int) -> byt
     return view
 
 
-async def _look(parts: Parts, owner: str, command_id: UUID) -> Mapping[str, Any] | Accepted:
-    """Its row, or what this gateway holds of it until it is recorded."""
+async def look(parts: Parts, owner: str, command_id: UUID) -> Mapping[str, Any] | Accepted:
+    """A command's row, or what this gateway holds of it until it is recorded.
+
+    Args:
+        parts: What the gateway consists of.
+        owner: Who asks.
+        command_id: The command.
+
+    Raises:
+        Problem: They have none of that id, or PostgreSQL is away.
+    """
     pending = parts.recorder.find(owner, command_id)
     try:
         row: Mapping[str, Any] | None = await command_rows.find(parts.database, owner, command_id)

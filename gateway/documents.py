@@ -1,7 +1,7 @@
 """The API described: the OpenAPI document, a page that shows it without any script, and the AsyncAPI document."""
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -12,6 +12,8 @@ from fastapi.openapi.utils import get_openapi
 
 from contracts.commands import KINDS
 from gateway.intake import MAX_WAIT_SECONDS
+from gateway.openai.failures import PREFIX
+from gateway.perplexity import FlowRoute
 from gateway.problems import MEDIA_TYPE, Problem, ProblemType
 from gateway.views import AcceptedCommand
 
@@ -42,6 +44,14 @@ _PROBLEM = {
         },
     },
 }
+_DEFAULT = {
+    "description": "A problem.",
+    "content": {MEDIA_TYPE: {"schema": {"$ref": _REFERENCE.format(model="Problem")}}},
+}
+_OPENAI_ERROR = {
+    "description": "An error in OpenAI's form: `{error: {message, type, param, code}}`.",
+    "content": {"application/json": {"schema": {"type": "object"}}},
+}
 _HEADERS = {
     "Idempotency-Key": ("string", "Sent again with the same body it is the same command; kept at least 24 hours."),
     "Prefer": (
@@ -62,12 +72,13 @@ _ASYNCAPI = "documents/asyncapi.json"
 _DOCS_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 
-def openapi(app: FastAPI, posts: Mapping[str, str]) -> dict[str, Any]:
+def openapi(app: FastAPI, posts: Mapping[str, str], *, flows: Sequence[FlowRoute] = ()) -> dict[str, Any]:
     """The OpenAPI document: FastAPI's, and the routes that it does not know.
 
     Args:
         app: With its ordinary routes.
         posts: Paths that accept commands, and their kinds.
+        flows: Paths that accept commands which run a flow.
     """
     document = get_openapi(title=app.title, version="1", description=_ABOUT, routes=app.routes)
     components = document.setdefault("components", {})
@@ -81,14 +92,13 @@ def openapi(app: FastAPI, posts: Mapping[str, str]) -> dict[str, Any]:
     }
     accepted = {"application/json": {"schema": _add(schemas, AcceptedCommand)}}
     paths = {path: {"post": _post(schemas, kind, accepted)} for path, kind in posts.items()}
+    for route in flows:
+        paths[route.path] = {method.lower(): _flow(schemas, route, method, accepted) for method in route.methods}
     document["paths"] = {**paths, "/health": {"get": _health()}, **document["paths"]}
     for path, operations in document["paths"].items():
         for operation in operations.values():
             operation["responses"].pop("422", None)
-            operation["responses"]["default"] = {
-                "description": "A problem.",
-                "content": {MEDIA_TYPE: {"schema": {"$ref": _REFERENCE.format(model="Problem")}}},
-            }
+            operation["responses"]["default"] = _OPENAI_ERROR if path.startswith(PREFIX) else _DEFAULT
             if path not in _PUBLIC:
                 operation["security"] = [{"key": []}, {"bearer": []}]
     return document
@@ -101,18 +111,56 @@ def _post(schemas: dict[str, Any], kind: str, accepted: dict[str, Any]) -> dict[
         "summary": title,
         "description": description,
         "operationId": f"post_{kind.replace('.', '_')}",
-        "parameters": [
-            {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": type_}}
-            for name, (type_, text) in _HEADERS.items()
-        ],
+        "parameters": _header_parameters(),
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": _add(schemas, KINDS[kind].payload)}},
         },
-        "responses": {
-            "202": {"description": "Accepted: the broker has confirmed it.", "content": accepted},
-            "200": {"description": "Finished within the wait.", "content": accepted},
-        },
+        "responses": _accepted_or_finished(accepted),
+    }
+
+
+def _flow(schemas: dict[str, Any], route: FlowRoute, method: str, accepted: dict[str, Any]) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "tags": ["perplexity"],
+        "summary": route.title,
+        "description": f"{route.about} The command's `output` has what it answers.",
+        "operationId": f"{method.lower()}_perplexity_{route.name}",
+        "parameters": _header_parameters(),
+        "responses": _accepted_or_finished(accepted),
+    }
+    if method == "GET":
+        properties = route.model.model_json_schema()["properties"]
+        operation["parameters"] += [
+            {
+                "name": name,
+                "in": "query",
+                "required": False,
+                "description": schema.pop("description", ""),
+                "schema": schema,
+            }
+            for name, schema in properties.items()
+        ]
+    else:
+        content = {"schema": _add(schemas, route.model), "example": route.example}
+        operation["requestBody"] = {
+            "required": any(one.is_required() for one in route.model.model_fields.values()),
+            "content": {"application/json": content},
+        }
+    return operation
+
+
+def _header_parameters() -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": type_}}
+        for name, (type_, text) in _HEADERS.items()
+    ]
+
+
+def _accepted_or_finished(accepted: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "202": {"description": "Accepted: the broker has confirmed it.", "content": accepted},
+        "200": {"description": "Finished within the wait.", "content": accepted},
     }
 
 
@@ -201,7 +249,9 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
         f"<tr><td><code>{_text(one['name'])}</code><td>{one['in']}<td>{_text(one.get('description', ''))}"
         for one in operation.get("parameters", ())
     )
-    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    body = content.get("schema")
+    example = f"<p>Example:</p>{_json(content['example'])}" if content.get("example") else ""
     answers = "".join(
         f"<tr><td>{status}<td>{_text(answer['description'])}{_links(answer)}"
         for status, answer in operation["responses"].items()
@@ -209,7 +259,7 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     return (
         f"<details><summary><span class=m>{method.upper()}</span><code>{_text(path)}</code> "
         f"{_text(operation.get('summary', ''))}</summary><p>{_text(operation.get('description', ''))}</p>"
-        f"<table>{parameters}</table>{'<p>Body: ' + _link(body) + '</p>' if body else ''}<table>{answers}</table></details>"
+        f"<table>{parameters}</table>{'<p>Body: ' + _link(body) + '</p>' if body else ''}{example}<table>{answers}</table></details>"
     )
 
 

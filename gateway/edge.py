@@ -1,14 +1,15 @@
 """The outermost layer of every answer: request id, security headers, counts, and errors nobody else has answered."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contracts.logs import get_logger
 from contracts.metrics import HTTP_DURATION, HTTP_REQUESTS
 from gateway.intake import Disconnected, request_id_of
-from gateway.problems import Problem, ProblemType, render
+from gateway.problems import Problem, ProblemType
 
 ROUTE = "ish.route"
 """Scope key under which a route notes its template, the label of its metrics."""
@@ -28,10 +29,18 @@ class Edge:
     Args:
         app: Everything else.
         shortcuts: Hot routes by method and path, called without the application's own routing.
+        render: The answer that tells of a problem.
     """
 
-    def __init__(self, app: ASGIApp, *, shortcuts: Mapping[tuple[str, str], ASGIApp]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        shortcuts: Mapping[tuple[str, str], ASGIApp],
+        render: Callable[[Scope, Problem], Response],
+    ) -> None:
         self._app = app
+        self._render = render
         self._shortcuts = dict(shortcuts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,13 +65,13 @@ class Edge:
         except Disconnected:
             return
         except Problem as problem:
-            await render(problem, request_id)(scope, receive, send_with_headers)
+            await self._render(scope, problem)(scope, receive, send_with_headers)
         except Exception:
             get_logger().exception("request_crashed", request_id=request_id, path=scope["path"])
             if status:
                 raise
             crash = Problem(ProblemType.INTERNAL, "It has been logged under this request's id.")
-            await render(crash, request_id)(scope, receive, send_with_headers)
+            await self._render(scope, crash)(scope, receive, send_with_headers)
         route = scope.get(ROUTE) or getattr(scope.get("route"), "path", "other")
         HTTP_REQUESTS.labels(route, str(status)).inc()
         HTTP_DURATION.labels(route).observe(time.perf_counter() - started_at)

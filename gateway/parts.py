@@ -11,8 +11,10 @@ from gateway.cache import ResultCache
 from gateway.database import Database
 from gateway.identities import Identities
 from gateway.keys import KeyRing
+from gateway.progress import Progress
 from gateway.recorder import Recorder
 from gateway.replies import Replies
+from gateway.streams import TokenReader
 from gateway.waiting import Waiting
 
 
@@ -29,6 +31,8 @@ class Parts:
     replies: Replies
     publisher: Publisher
     cache: ResultCache
+    streams: TokenReader
+    progress: Progress
 
     @classmethod
     def of(cls, settings: Settings) -> "Parts":
@@ -49,6 +53,8 @@ class Parts:
             replies=Replies(settings.amqp_url, waiting),
             publisher=Publisher(settings.amqp_url, name="gateway", timeout_seconds=settings.publish_timeout_seconds),
             cache=ResultCache(settings.redis_url, keep_seconds=settings.result_cache_seconds),
+            streams=TokenReader(settings.redis_url),
+            progress=Progress(database),
         )
 
 
@@ -66,7 +72,15 @@ async def running(parts: Parts) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as tasks:
             work = [
                 tasks.create_task(part.run())
-                for part in (parts.publisher, parts.replies, parts.recorder, parts.identities, parts.waiting)
+                for part in (
+                    parts.publisher,
+                    parts.replies,
+                    parts.recorder,
+                    parts.identities,
+                    parts.waiting,
+                    parts.streams,
+                    parts.progress,
+                )
             ]
             try:
                 yield
@@ -76,5 +90,6 @@ async def running(parts: Parts) -> AsyncIterator[None]:
                     task.cancel()
         await parts.recorder.flush()
     finally:
+        await parts.streams.close()
         await parts.cache.close()
         await parts.database.close()

@@ -1,24 +1,22 @@
-"""Routes that read what commands have left behind: conversations, artifacts and the state of devices."""
+"""Routes that read what commands have left behind: conversations and the state of devices."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field
 
 from gateway.access import Owner, PartsOf
 from gateway.database import DatabaseAway
-from gateway.intake import headers_of
 from gateway.pages import decode_cursor, encode_cursor
 from gateway.parts import Parts
-from gateway.problems import Problem, ProblemType, storage_away
+from gateway.problems import storage_away
 from gateway.views import encode, stored
 
 router = APIRouter()
 
 _READ_SECONDS = 2.0
-_ARTIFACT_SECONDS = 5.0
 _MAX_PAGE = 200
 _OLDEST = (datetime(1, 1, 1, tzinfo=UTC), UUID(int=0), -1)
 MESSAGES = """
@@ -28,16 +26,19 @@ order by accepted_at, command_id, position
 limit $6
 """
 
-ARTIFACT = """
-select a.content_type, a.content from artifacts a
-where a.sha256 = $1 and exists (select from artifact_owners o where o.sha256 = a.sha256 and o.owner = $2)
-"""
-
-# Workers write every row again within 10 seconds; an older one says nothing any more.
+# A phone's holder writes its row again within 10 seconds; an older one says nothing any more.
 _DEVICES = """
-select serial, state, hint, model, android_version, battery_percent, screen, seen_at,
-  state = 'device' and updated_at > clock_timestamp() - interval '30 s' as connected
-from devices order by serial
+select d.serial, d.host, d.transport, d.state, d.hint, d.model, d.android_version, d.battery_percent, d.screen, d.tags,
+  d.queue_depth, d.seen_at, x.worker, l.taken_at,
+  d.state = 'device' and d.updated_at > clock_timestamp() - interval '30 s' as connected
+from devices d
+left join device_leases l on l.serial = d.serial
+left join lateral (
+  select w.pool || '@' || w.host || ':' || w.pid as worker from workers w
+  where w.incarnation = l.holder and w.heartbeat_at > clock_timestamp() - $1::interval offset 0
+) x on true
+where d.seen_at > clock_timestamp() - interval '7 days'
+order by d.serial
 """
 
 
@@ -59,17 +60,29 @@ class MessagePage(BaseModel):
     next_cursor: str | None = Field(description="For the next page; null on the last.")
 
 
+class LeaseView(BaseModel):
+    """Which worker uses a phone."""
+
+    worker: str
+    since: datetime
+
+
 class DeviceView(BaseModel):
-    """One phone, as a worker saw it last."""
+    """One phone, as its worker saw it last."""
 
     serial: str
     connected: bool
-    state: str
+    state: str = Field(description="adb's word for it (`device` is ready), or `unresponsive`.")
     hint: str | None = Field(description="What to do about a state that needs a person.")
     model: str | None
     android_version: str | None
     battery: int | None = Field(description="Percent.")
-    screen: str | None
+    screen: str | None = Field(description="Size in pixels and whether it is on: `1080x2400 on`.")
+    tags: list[str]
+    host: str = Field(description="Its adb server.")
+    address: str | None = Field(description="What that server calls it; null when it calls another phone so by now.")
+    lease: LeaseView | None = Field(description="Null while no worker holds it.")
+    queue_depth: int | None = Field(description="Commands that wait for it or run on it; null while nobody takes them.")
     seen_at: datetime
 
 
@@ -120,34 +133,11 @@ async def read_messages(
     return _json({"items": items, "next_cursor": next_cursor})
 
 
-@router.get(
-    "/api/artifacts/{sha256}",
-    tags=["artifacts"],
-    response_class=Response,
-    responses={
-        200: {"content": {"image/png": {}}, "description": "The bytes."},
-        304: {"description": "As you have it."},
-    },
-)
-async def read_artifact(
-    request: Request, parts: PartsOf, owner: Owner, sha256: Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
-) -> Response:
-    """A picture or other blob that a command of yours has made."""
-    rows = await _rows(parts, ARTIFACT, sha256, owner, seconds=_ARTIFACT_SECONDS)
-    if not rows:
-        raise Problem(ProblemType.NOT_FOUND, "You have no such artifact.")
-    tag = f'"{sha256}"'
-    headers = {"ETag": tag, "Cache-Control": "private, max-age=31536000, immutable"}
-    if headers_of(request.scope).get(b"if-none-match") == tag.encode():
-        return Response(status_code=304, headers=headers)
-    return Response(rows[0]["content"], headers=headers, media_type=rows[0]["content_type"])
-
-
 @router.get("/api/android/status", tags=["android"], responses={200: {"model": DevicesView}})
 async def read_devices(parts: PartsOf, owner: Owner) -> Response:
     """The phones that workers see."""
     del owner  # phones belong to the installation; a key is all it takes to see them
-    rows = await _rows(parts, _DEVICES)
+    rows = await _rows(parts, _DEVICES, timedelta(seconds=parts.settings.lease_seconds))
     devices = [
         {
             "serial": row["serial"],
@@ -158,6 +148,11 @@ async def read_devices(parts: PartsOf, owner: Owner) -> Response:
             "android_version": row["android_version"],
             "battery": row["battery_percent"],
             "screen": row["screen"],
+            "tags": row["tags"],
+            "host": row["host"],
+            "address": row["transport"] or None,
+            "lease": {"worker": row["worker"], "since": row["taken_at"]} if row["worker"] else None,
+            "queue_depth": row["queue_depth"],
             "seen_at": row["seen_at"],
         }
         for row in rows

@@ -16,6 +16,7 @@ class Links(BaseModel):
     """Where to go from here."""
 
     self: str = Field(description="GET reads the command, DELETE cancels it.")
+    events: str = Field(description="GET follows it while it runs (server-sent events).")
 
 
 class CommandSummary(BaseModel):
@@ -46,6 +47,12 @@ class Attempt(BaseModel):
     duration_seconds: float
     outcome: str
     error: dict[str, str | None] | None = Field(description="`code` and `message`.")
+    tokens_in: int | None = Field(description="Of the prompt, as the provider counted them.")
+    tokens_out: int | None = Field(description="Of the answer, as the provider counted them.")
+    cost_usd: float | None = Field(description="By the configured prices; null when one is not known.")
+    details: dict[str, Any] | None = Field(
+        description="How it came about: the routing decision (`route`) and each call of a provider (`calls`)."
+    )
 
 
 class CommandView(CommandSummary):
@@ -106,7 +113,7 @@ def summary(
         "accepted_at": accepted_at,
         "deadline_at": deadline_at,
         **more,
-        "links": {"self": f"/api/commands/{name}"},
+        "links": {"self": f"/api/commands/{name}", "events": f"/api/commands/{name}/events"},
     }
 
 

@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-SUBJECTS = ("topology", "publisher", "key", "target")
+SUBJECTS = ("topology", "publisher", "key", "target", "command", "provider", "phone", "device")
 """Each has its own sub-command in `ops.<subject>_commands`: `ish topology apply`, `ish keys create`, …."""
 
 Workers = Annotated[
@@ -118,7 +118,7 @@ def _add_subjects(add: Callable[..., None]) -> None:
     for subject in SUBJECTS:
         module = f"ops.{subject}_commands"
         if find_spec(module):
-            plural = subject if subject == "topology" else f"{subject}s"
+            plural = subject if subject in ("topology", "phone") else f"{subject}s"
             add(import_module(module).app, name=plural)
 
 

@@ -71,7 +71,7 @@ from w left join lateral (
 where k.day is not null or (publisher, id) in (select publisher, id from fresh)
 order by publisher, id
 on conflict (publisher, id, day) do nothing
-returning publisher, id, day, attempt, crashes, token, started_at
+returning publisher, id, day, attempt, crashes, token, calls, started_at
 """  # noqa: S608  # only constants of this module
 
 # Plain read first; only rows that look claimable are locked, and `skip locked` leaves those that another batch has.
@@ -115,11 +115,11 @@ claimed as (
   from free
   where (c.publisher, c.id, c.day) = (free.publisher, free.id, free.day)
     and ($7::int is null or free.crashes + free.crashed::int <= $7)
-  returning c.publisher, c.id, c.day, c.attempt, c.crashes, c.token, c.started_at,
+  returning c.publisher, c.id, c.day, c.attempt, c.crashes, c.token, c.calls, c.started_at,
     free.crashed as taken_over, free.crashed and not free.repeatable as interrupted
 )
 select s.publisher, s.id, s.day, s.same, s.state, s.result, s.retry_at, free.id is not null as free,
-  c.token, c.attempt, c.crashes, c.started_at, c.taken_over, c.interrupted
+  c.token, c.attempt, c.crashes, c.calls, c.started_at, c.taken_over, c.interrupted
 from seen s left join free using (publisher, id) left join claimed c using (publisher, id)
 """
 
@@ -244,6 +244,7 @@ def _claimed(admitted: Admitted, row: Any, *, taken_over: bool = False, interrup
         token=row["token"],
         attempt=row["attempt"],
         crashes=row["crashes"],
+        calls=row["calls"],
         started_at=row["started_at"],
         taken_over=taken_over,
         interrupted=interrupted,

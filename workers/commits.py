@@ -32,8 +32,8 @@ class OutboxKey:
 _FINISH = """
 with u as (
   select * from unnest($1::text[], $2::uuid[], $3::date[], $4::bigint[], $5::text[], $6::text[], $7::text[],
-    $8::timestamptz[], $9::timestamptz[])
-  as t(publisher, id, day, token, state, result, error_code, finished_at, retry_at)
+    $8::timestamptz[], $9::timestamptz[], $10::int[], $11::int[])
+  as t(publisher, id, day, token, state, result, error_code, finished_at, retry_at, calls, attempts_back)
   order by 1, 2
 ),
 cur as materialized (
@@ -45,16 +45,18 @@ cur as materialized (
   where c.token = u.token and c.state = 'running'
 )
 update commands c set state = cur.state, result = cur.result, error_code = cur.error_code,
-  finished_at = cur.finished_at, retry_at = cur.retry_at
+  finished_at = cur.finished_at, retry_at = cur.retry_at, calls = c.calls + cur.calls,
+  attempt = c.attempt - cur.attempts_back
 from cur where (c.publisher, c.id, c.day) = (cur.publisher, cur.id, cur.day)
 returning c.token
 """
 
 _ATTEMPTS = """
 insert into attempts (publisher, id, day, attempt, token, worker, target, started_at, duration_seconds, outcome,
-  error_code, error_message, tokens_in, tokens_out, cost_usd)
+  error_code, error_message, tokens_in, tokens_out, cost_usd, details)
 select * from unnest($1::text[], $2::uuid[], $3::date[], $4::int[], $5::bigint[], $6::text[], $7::text[],
-  $8::timestamptz[], $9::float8[], $10::text[], $11::text[], $12::text[], $13::bigint[], $14::bigint[], $15::numeric[])
+  $8::timestamptz[], $9::float8[], $10::text[], $11::text[], $12::text[], $13::bigint[], $14::bigint[], $15::numeric[],
+  $16::jsonb[])
 """
 
 _OUTBOX = """
@@ -94,7 +96,7 @@ on conflict do nothing
 _ARTIFACTS = """
 insert into artifacts (sha256, content_type, size_bytes, content)
 select * from unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[]) order by 1
-on conflict do nothing
+on conflict (sha256) do update set created_at = clock_timestamp()
 """
 
 _ARTIFACT_OWNERS = """
@@ -153,11 +155,13 @@ async def commit(connection: Any, finished: Sequence[Finished], *, worker: str, 
         [one.error.code.value if one.error else None for one in finished],
         [one.finished_at if one.state in TERMINAL else None for one in finished],
         [one.retry_at for one in finished],
+        [one.usage.calls for one in finished],
+        [int(one.deferred) for one in finished],
     )
     tokens = {row["token"] for row in rows}
     written = [one for one in finished if one.claimed.token in tokens]
     if written:
-        await _insert_attempts(connection, written, worker=worker)
+        await _insert_attempts(connection, [one for one in written if not one.deferred], worker=worker)
         await _insert_effects(connection, written, queue=queue)
     return tokens
 
@@ -179,7 +183,9 @@ async def _insert_effects(connection: Any, finished: Sequence[Finished], *, queu
 
 
 async def _insert_attempts(connection: Any, finished: Sequence[Finished], *, worker: str) -> None:
-    usage = [one.outcome.usage if one.outcome else None for one in finished]
+    if not finished:
+        return
+    usage = [one.usage for one in finished]
     await connection.execute(
         _ATTEMPTS,
         [one.claimed.admitted.envelope.publisher for one in finished],
@@ -188,15 +194,16 @@ async def _insert_attempts(connection: Any, finished: Sequence[Finished], *, wor
         [one.claimed.attempt for one in finished],
         [one.claimed.token for one in finished],
         [worker] * len(finished),
-        [use.target if use else _target(one) for one, use in zip(finished, usage, strict=True)],
+        [use.target or _target(one) for one, use in zip(finished, usage, strict=True)],
         [one.run_started_at for one in finished],
         [one.duration_seconds for one in finished],
         [one.state.value for one in finished],
         [one.error.code.value if one.error else None for one in finished],
         [_storable(one.error.message) if one.error else None for one in finished],
-        [use.tokens_in if use else None for use in usage],
-        [use.tokens_out if use else None for use in usage],
-        [use.cost_usd if use else None for use in usage],
+        [use.tokens_in for use in usage],
+        [use.tokens_out for use in usage],
+        [use.cost_usd for use in usage],
+        [orjson.dumps(use.details).decode() if use.details is not None else None for use in usage],
     )
 
 

@@ -12,7 +12,7 @@ commit. Postgres away: nothing is acked, and the same batch is tried again until
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -66,6 +66,7 @@ class Consumer:
         settling: What follows a commit.
         registration: This worker's incarnation.
         kill_points: Test aid.
+        held: `(publisher, id, token)` of all that this process runs; None when it runs nothing but this.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Consumer:
         settling: Settling,
         registration: Registration,
         kill_points: KillPoints,
+        held: Callable[[], Collection[tuple[str, UUID, int]]] | None = None,
     ) -> None:
         self._pool = pool
         self._handler = handler
@@ -88,6 +90,7 @@ class Consumer:
         self._settling = settling
         self._registration = registration
         self._kill = kill_points
+        self._held = held or self.in_flight
         self._deadline = timedelta(seconds=settings.command_deadline_seconds)
         self._flights: dict[Key, Claimed | None] = {}
         self._twins: dict[Key, list[Delivery]] = {}
@@ -175,7 +178,7 @@ class Consumer:
                     batch,
                     holder=self._registration.incarnation,
                     lease_seconds=self._settings.lease_seconds,
-                    in_flight=[token for _, _, token in self.in_flight()],
+                    in_flight=[token for _, _, token in self._held()],
                     max_crashes=max_crashes,
                 )
 

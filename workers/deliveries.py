@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from contracts.envelope import Envelope
 from contracts.errors import CommandError
 from contracts.results import State
-from workers.handler import Command, Outcome
+from workers.handler import Command, Outcome, Usage
 
 Key = tuple[str, UUID]
 """`(publisher, id)`: a command's identity."""
@@ -72,6 +72,8 @@ class Claimed:
     """Of its first run."""
     taken_over: bool = False
     """From a worker that died while it ran it."""
+    calls: int = 0
+    """Calls of providers that its earlier runs made."""
     interrupted: bool = False
     """Taken over in the middle of an effect that must not be repeated."""
 
@@ -89,6 +91,8 @@ class Claimed:
             deadline_at=envelope.deadline_at,
             correlation_id=envelope.correlation_id,
             traceparent=envelope.traceparent,
+            calls=self.calls,
+            priority=envelope.priority,
         )
 
 
@@ -107,9 +111,19 @@ class Finished:
     result: bytes | None = None
     """The reply's exact bytes; None while retrying."""
     retry_at: datetime | None = None
+    deferred: bool = False
+    """Nothing was tried: the attempt is given back."""
     dead_letter: bool = False
     follow_ups: tuple[tuple[Envelope, bytes], ...] = ()
     """Commands to publish once this is committed."""
+
+    @property
+    def usage(self) -> Usage:
+        """What the run used, whether it succeeded or not."""
+        if self.outcome is not None:
+            return self.outcome.usage
+        spent = self.error.spent if self.error is not None else None
+        return spent if isinstance(spent, Usage) else Usage()
 
 
 @dataclass(slots=True)

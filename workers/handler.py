@@ -31,6 +31,10 @@ class Command(Generic[Payload]):
     """Finish by; the consume path cancels the handler then."""
     correlation_id: str | None = None
     traceparent: str | None = None
+    calls: int = 0
+    """Calls of providers that its earlier runs made."""
+    priority: str | None = None
+    """`interactive`, `batch` or not said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,10 @@ class Usage:
     tokens_in: int | None = None
     tokens_out: int | None = None
     cost_usd: float | None = None
+    calls: int = 0
+    """Calls of providers that this run made."""
+    details: dict[str, Any] | None = None
+    """How it came about (routing decision, each call), JSON-ready; kept with the attempt."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The consuming side of a worker: a connection of its own, one consumer on a work queue, acks on the right channel.
+"""The consuming side of a worker: one consumer on a queue, on a channel of its own, and acks on the right channel.
 
 Deliveries are handed over as plain values, in order, without a task each. A delivery tag means nothing on another
 channel, so every delivery carries its channel's generation, and an ack for an older one is dropped: the broker delivers
@@ -6,26 +6,31 @@ that message again and the claim knows it.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum
+from itertools import count
 from typing import Any
 
 import aiormq
-from aiormq.abc import ChannelFrame
-from aiormq.channel import Channel
 from pamqp import commands as spec
-from pamqp import frame as amqp_frame
-from typing_extensions import override
 
-from contracts.broker import BrokerAway, connect
+from contracts.broker import BrokerAway
 from contracts.logs import get_logger
-from contracts.metrics import CONSUMER_ALIVE, RECONNECTS
+from contracts.metrics import CONSUMER_ALIVE
 from contracts.publisher import open_channel
+from workers.channels import ConsumeChannel
+from workers.connections import Connection
 from workers.deliveries import Delivery, Watermark
 
-_PROBE_SECONDS = 2.0
-_DEAF_PROBES = 2
+_LOOKS = (2.0, 2)
+"""Seconds between two looks at a queue, and how many may find that messages wait though none came."""
+_LOOKS_AT_ONE = (1.0, 20)
+"""As above, where a frozen worker's consumer keeps the turn until the broker has noticed."""
+_LONGEST_WAIT_SECONDS = 2.0
+_CLOSE_SECONDS = 5.0
+_generations = count(1)
+"""Channels of a process; no two intakes share a number."""
 
 
 class Lost(Enum):
@@ -37,54 +42,38 @@ class Lost(Enum):
     """Seen on RabbitMQ 3.10: a quorum queue deleted under load and declared again keeps a consumer that gets nothing."""
 
 
-class ConsumeChannel(Channel):
-    """aiormq's channel, handing deliveries over without a task for each."""
-
-    def __init__(self, connection: Any, number: int) -> None:
-        super().__init__(connection, number, publisher_confirms=False)
-        self.on_delivery: Callable[[spec.Basic.Deliver, Any, bytes], None] = lambda *_: None
-        self.cancelled_by_broker = asyncio.Event()
-
-    @override
-    async def _on_deliver_frame(self, frame: spec.Basic.Deliver) -> None:
-        header: Any = await self._get_frame()
-        message = await self._read_content(frame, header)
-        self.on_delivery(frame, header.properties, message.body)
-
-    @override
-    async def _on_cancel_frame(self, frame: spec.Basic.CancelOk | spec.Basic.Cancel) -> None:
-        await super()._on_cancel_frame(frame)
-        if isinstance(frame, spec.Basic.Cancel):
-            self.cancelled_by_broker.set()
-
-    async def send_acks(self, acks: Sequence[tuple[int, bool]]) -> None:
-        """Send several acks in one write.
-
-        Args:
-            acks: Delivery tags, each with whether it stands for all up to it.
-        """
-        payload = b"".join(
-            amqp_frame.marshal(spec.Basic.Ack(delivery_tag=tag, multiple=multiple), self.number)
-            for tag, multiple in acks
-        )
-        await self.write_queue.put(ChannelFrame(payload=payload, should_close=False))
-
-
 class Intake:
     """Keeps one consumer alive and the deliveries it brings in a list.
 
     Args:
         url: AMQP URL of the worker's user.
-        queue: The work queue.
+        queue: The queue.
         prefetch: Deliveries held at once: the only bound on what is in flight.
         in_order: Acks go out only up to where everything is settled, as one multiple ack.
+        connection: Shared with other intakes; None opens one of its own.
+        arrived: Set when something arrives; shared by intakes that are taken from together.
+        one_of_many: The queue is one of a large set, and has a single active consumer: it may be missing for a while,
+            the consumer may have to wait for its turn, and how often the broker gave a message back says nothing about
+            the message (its phone may have kept it waiting through many workers).
     """
 
-    def __init__(self, url: str, *, queue: str, prefetch: int, in_order: bool) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        queue: str,
+        prefetch: int,
+        in_order: bool,
+        connection: Connection | None = None,
+        arrived: asyncio.Event | None = None,
+        one_of_many: bool = False,
+    ) -> None:
         self.queue = queue
-        self._url = url
+        self._shares = connection is not None
+        self._connection = connection or Connection(url, name=f"ish {queue} consumer")
         self._prefetch = prefetch
         self._in_order = in_order
+        self._one_of_many = one_of_many
         self._channel: ConsumeChannel | None = None
         self._generation = 0
         self._orphans: int | None = None
@@ -94,14 +83,17 @@ class Intake:
         self._inbox: list[Delivery] = []
         self._unacked = 0
         self._received = 0
-        self._arrived = asyncio.Event()
+        self._backlog: int | None = None
+        self._arrived = arrived or asyncio.Event()
         self._stopping = False
+        self._released = asyncio.Event()
+        self._missed = False
         self._log = get_logger(queue=queue)
         self.last_alive = asyncio.get_running_loop().time()
 
     @property
     def generation(self) -> int:
-        """Number of the present channel; it rises with each."""
+        """Number of the present channel; no other channel of this process has had it."""
         return self._generation
 
     @property
@@ -110,45 +102,72 @@ class Intake:
         channel = self._channel
         return channel is not None and not channel.is_closed and not channel.cancelled_by_broker.is_set()
 
+    @property
+    def backlog(self) -> int | None:
+        """Messages that waited in the queue when it was last looked at, less those received since; None: not known."""
+        return self._backlog if self.alive else None
+
     async def run(self) -> None:
-        """Keep a consumer until cancelled; reopens the connection, or waits for a deleted queue to come back."""
+        """Keep a consumer until cancelled or released; reopens what was lost, or waits for a deleted queue."""
         loop = asyncio.get_running_loop()
         delay_seconds = 0.2
-        opened = 0
-        while not self._stopping:
-            try:
-                connection = await connect(self._url, name=f"ish {self.queue} consumer")
-            except BrokerAway as error:
-                self._log.warning("broker_unreachable", error=str(error))
-            else:
+        try:
+            while not self._stopping:
                 try:
-                    opened += 1
-                    if opened > 1:
-                        RECONNECTS.labels("consumer").inc()
+                    connection = await self._connection.opened()
                     started_at = loop.time()
                     await self._consume(connection)
                     if loop.time() - started_at > 5:  # noqa: PLR2004  # it has served: start over with short waits
                         delay_seconds = 0.2
+                except BrokerAway as error:
+                    self._log.warning("broker_unreachable", error=str(error))
+                except aiormq.ChannelNotFoundEntity as error:
+                    self._tell_missing(error)
                 except (aiormq.AMQPError, ConnectionError, TimeoutError) as error:
                     self._log.warning("consumer_lost", error=repr(error))
                 finally:
-                    CONSUMER_ALIVE.labels(self.queue).set(0)
-                    with suppress(Exception):
-                        await connection.close()
-            if not self._stopping:
-                await asyncio.sleep(delay_seconds)
-                delay_seconds = min(delay_seconds * 2, 2.0)
+                    await self._close()
+                if not self._stopping:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(delay_seconds):
+                            await self._released.wait()
+                    delay_seconds = min(delay_seconds * 2, _LONGEST_WAIT_SECONDS)
+        finally:
+            await self._close()
+
+    def _tell_missing(self, error: aiormq.ChannelNotFoundEntity) -> None:
+        if not self._one_of_many:
+            self._log.warning("consumer_lost", error=repr(error))
+        elif not self._missed:
+            self._missed = True
+            self._log.info("queue_awaited")
+
+    async def _close(self) -> None:
+        self._alive_gauge(0)
+        channel = self._channel
+        if channel is not None and not channel.is_closed:
+            with suppress(Exception):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await channel.close()
+        if not self._shares:
+            await self._connection.close()
+
+    def _alive_gauge(self, value: int) -> None:
+        if not self._one_of_many:  # a label for each phone would be an open set
+            CONSUMER_ALIVE.labels(self.queue).set(value)
 
     async def _consume(self, connection: Any) -> None:
         loop = asyncio.get_running_loop()
         channel: ConsumeChannel = await open_channel(connection, ConsumeChannel)
+        self._channel = channel
         await channel.basic_qos(prefetch_count=self._prefetch, timeout=10)
-        self._generation += 1
-        generation = self._generation
+        generation = next(_generations)
         self._watermark = Watermark()
         self._unacked = 0
+        self._backlog = None
         # deliveries of the older channel come again; those not begun yet are forgotten here
         self._inbox = [one for one in self._inbox if one.generation == self._orphans]
+        self._generation = generation
 
         def on_delivery(frame: spec.Basic.Deliver, properties: Any, body: bytes) -> None:
             self._inbox.append(
@@ -159,18 +178,22 @@ class Intake:
                     properties,
                     body,
                     received_at=loop.time(),
-                    redelivered=bool(frame.redelivered),
+                    redelivered=bool(frame.redelivered) and not self._one_of_many,
                 )
             )
             self._unacked += 1
             self._received += 1
+            if self._backlog:
+                self._backlog -= 1
             self._arrived.set()
 
         channel.on_delivery = on_delivery
-        self._channel = channel
+        if self._stopping:
+            return
         answer = await channel.basic_consume(self.queue, _unused_callback, timeout=10)
         self._consumer_tag = answer.consumer_tag
-        CONSUMER_ALIVE.labels(self.queue).set(1)
+        self._missed = False
+        self._alive_gauge(1)
         self._log.info("consumer_started", prefetch=self._prefetch)
         lost = await self._until_lost(channel)
         if lost is not Lost.CHANNEL:
@@ -180,7 +203,8 @@ class Intake:
 
     async def _until_lost(self, channel: ConsumeChannel) -> "Lost":
         loop = asyncio.get_running_loop()
-        probe_at, deaf_probes, heard = loop.time() + _PROBE_SECONDS, 0, self._received
+        every_seconds, most_deaf = _LOOKS_AT_ONE if self._one_of_many else _LOOKS
+        probe_at, deaf_probes, heard = loop.time() + every_seconds / 4, 0, self._received
         while not channel.is_closed:
             if channel.cancelled_by_broker.is_set():
                 return Lost.CANCELLED
@@ -189,11 +213,12 @@ class Intake:
             if loop.time() < probe_at or self._stopping or channel.is_closed:
                 continue
             answer = await channel.queue_declare(self.queue, passive=True, timeout=10)
+            self._backlog = answer.message_count or 0
             deaf = bool(answer.message_count) and self._received == heard and self._unacked < self._prefetch
             deaf_probes = deaf_probes + 1 if deaf else 0
-            if deaf_probes == _DEAF_PROBES:
+            if deaf_probes == most_deaf:
                 return Lost.DEAF
-            probe_at, heard = loop.time() + _PROBE_SECONDS, self._received
+            probe_at, heard = loop.time() + every_seconds, self._received
         return Lost.CHANNEL
 
     async def take(self, most: int) -> list[Delivery]:
@@ -205,6 +230,14 @@ class Intake:
         while not self._inbox:
             self._arrived.clear()
             await self._arrived.wait()
+        return self.take_now(most)
+
+    def take_now(self, most: int) -> list[Delivery]:
+        """Take what is there, if anything.
+
+        Args:
+            most: At the most so many.
+        """
         taken, self._inbox = self._inbox[:most], self._inbox[most:]
         return taken
 
@@ -238,6 +271,14 @@ class Intake:
             self._unacked -= len(acks)
         if acks:
             await channel.send_acks(acks)
+
+    async def release(self) -> None:
+        """Close the channel: what is unacked goes back to its place in the queue; nothing comes from here any more."""
+        self._stopping = True
+        self._inbox.clear()
+        self._generation = 0
+        self._released.set()
+        await self._close()
 
     async def stop_consuming(self) -> None:
         """Cancel the consumer; what was delivered stays here to be finished."""

@@ -1,14 +1,12 @@
 """Puts a worker together: which pool consumes which queue with which handler, in what order things open and close."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import asyncpg
-from yarl import URL
 
 from contracts import topology
 from contracts.commands import KIND_AI, KIND_ANDROID, KIND_RELAY
@@ -16,14 +14,14 @@ from contracts.database import AWAY, open_pool
 from contracts.logs import get_logger
 from contracts.metrics import serve_metrics
 from contracts.publisher import Publisher
-from contracts.settings import Settings, secret_from_environment, stop
-from workers.consume import Consumer, Pool
+from contracts.settings import Settings, stop
+from workers.consume import Pool
 from workers.handler import Handler
 from workers.intake import Intake
 from workers.killpoints import KillPoints
+from workers.lanes import Lane, Shared
 from workers.registry import Registration
 from workers.relay import relay
-from workers.settling import Settling
 from workers.stopping import end
 
 
@@ -31,13 +29,45 @@ class NothingToConsume(Exception):
     """There was no live consumer for too long: better start over than look alive."""
 
 
+class Work(Protocol):
+    """Something that consumes."""
+
+    @property
+    def intake(self) -> Intake:
+        """Where its commands come from."""
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Take nothing new, and wait until everything taken is settled.
+
+        Args:
+            grace_seconds: The longest wait.
+        """
+
+
+def _lanes(pools: Sequence[Pool], handler: Handler, shared: Shared) -> Sequence[Work]:
+    return [Lane(pool, handler, shared) for pool in pools]
+
+
+def _phones(pools: Sequence[Pool], run_on: Any, shared: Shared) -> Sequence[Work]:
+    from workers.phones.pool import PhonePool  # noqa: PLC0415  # each pool loads its own world only
+
+    return [PhonePool(pool, run_on, shared) for pool in pools]
+
+
 @dataclass(frozen=True, slots=True)
 class Opening:
     """How a pool's worker is opened."""
 
-    pool: Callable[[Settings], Pool]
-    handler: Callable[[Settings, Any], AbstractAsyncContextManager[Handler]]
+    name: str
+    pools: Callable[[Settings], Sequence[Pool]]
+    """Its queues, each with its own prefetch."""
+    handler: Callable[[Settings, Any], AbstractAsyncContextManager[Any]]
     """Opens what the handler needs; it gets the settings and the database pool."""
+    work: Callable[[Sequence[Pool], Any, Shared], Sequence[Work]] = _lanes
+    """Puts queues and handler together."""
 
 
 @asynccontextmanager
@@ -46,44 +76,50 @@ async def _relay(_: Settings, __: Any) -> AsyncIterator[Handler]:
 
 
 @asynccontextmanager
-async def _ai(configuration: Settings, _: Any) -> AsyncIterator[Handler]:
-    from workers.ai import client, handler  # noqa: PLC0415  # each pool loads its own world only
-    from workers.ai.configuration import Configuration, ConfigurationError, load  # noqa: PLC0415  # as above
+async def _ai(configuration: Settings, database: Any) -> AsyncIterator[Handler]:
+    from workers import ai_pool  # noqa: PLC0415  # each pool loads its own world only
 
-    try:
-        providers = (
-            load(Path(configuration.providers_file), secret_from_environment=secret_from_environment)
-            if configuration.providers_file
-            else Configuration()
-        )
-    except ConfigurationError as error:
-        stop(str(error))
-    async with client.open_client() as http:
-        yield handler.build(providers, client=http)
+    async with ai_pool.open_handler(configuration, database) as handler:
+        yield handler
 
 
 @asynccontextmanager
-async def _android(configuration: Settings, database: Any) -> AsyncIterator[Handler]:
+async def _android(configuration: Settings, database: Any) -> AsyncIterator[Any]:
     from workers.android import handler  # noqa: PLC0415  # as above
     from workers.android.devices import parse_servers  # noqa: PLC0415  # as above
-    from workers.devices import recorded_devices  # noqa: PLC0415  # as above
+    from workers.artifacts import artifacts_from  # noqa: PLC0415  # as above
 
     try:
-        servers = parse_servers(configuration.adb_servers)
+        parse_servers(configuration.adb_servers)
     except ValueError as error:
-        stop(f"ISH_ADB_SERVERS: {error}")
-    async with recorded_devices(servers, database):
-        yield handler.build(configuration)
+        stop(str(error))
+    yield handler.build(artifacts=artifacts_from(database), artifact_limit_bytes=configuration.artifact_limit_bytes)
 
 
-POOLS: dict[str, Opening] = {
-    "relay": Opening(
-        lambda s: Pool("relay", topology.RELAY, frozenset({KIND_RELAY}), s.relay_prefetch, at_once=True), _relay
-    ),
-    "ai": Opening(lambda s: Pool("ai", topology.AI, frozenset({KIND_AI}), s.ai_prefetch), _ai),
-    "android": Opening(
-        lambda s: Pool("android", topology.ANDROID, frozenset({KIND_ANDROID}), s.android_prefetch), _android
-    ),
+def _relay_pools(settings: Settings) -> list[Pool]:
+    return [Pool("relay", topology.RELAY, frozenset({KIND_RELAY}), settings.relay_prefetch, at_once=True)]
+
+
+def _ai_pools(settings: Settings) -> list[Pool]:
+    """Two queues and two prefetches: however much batch work waits, interactive work finds its own places free."""
+    kinds = frozenset({KIND_AI})
+    return [
+        Pool("ai", topology.AI, kinds, settings.ai_prefetch),
+        Pool("ai batch", topology.AI_BATCH, kinds, settings.ai_batch_prefetch),
+    ]
+
+
+def _android_pools(settings: Settings) -> list[Pool]:
+    return [Pool("android", topology.ANDROID, frozenset({KIND_ANDROID}), settings.android_prefetch)]
+
+
+POOLS = {
+    opening.name: opening
+    for opening in (
+        Opening("relay", _relay_pools, _relay),
+        Opening("ai", _ai_pools, _ai),
+        Opening("android", _android_pools, _android, _phones),
+    )
 }
 
 
@@ -98,14 +134,12 @@ async def serve(opening: Opening, configuration: Settings, stopping: asyncio.Eve
     Raises:
         NothingToConsume: There was no live consumer for `watchdog_seconds`.
     """
-    pool = opening.pool(configuration)
+    name = opening.name
     metrics_port = serve_metrics(configuration.metrics_host, configuration.metrics_port)
-    database = await open_pool(
-        configuration.postgres_url, size=configuration.postgres_pool_size, name=f"ish {pool.name}"
-    )
+    database = await open_pool(configuration.postgres_url, size=configuration.postgres_pool_size, name=f"ish {name}")
     registration = Registration(
         database,
-        pool_name=pool.name,
+        pool_name=name,
         metrics_port=metrics_port,
         lease_seconds=configuration.lease_seconds,
         heartbeat_seconds=configuration.heartbeat_seconds,
@@ -114,71 +148,30 @@ async def serve(opening: Opening, configuration: Settings, stopping: asyncio.Eve
         async with opening.handler(configuration, database) as handler:
             await _register(registration, stopping)
             if not stopping.is_set():
-                await _serve(
-                    pool,
-                    handler,
-                    configuration=configuration,
-                    database=database,
-                    registration=registration,
-                    stopping=stopping,
+                publisher = Publisher(
+                    configuration.amqp_url,
+                    name=f"ish {name} publisher",
+                    timeout_seconds=configuration.publish_timeout_seconds,
                 )
+                kill_points = KillPoints(configuration.kill_point, configuration.kill_mark)
+                shared = Shared(configuration, database, registration, publisher, kill_points)
+                await _serve(opening.work(opening.pools(configuration), handler, shared), shared, stopping)
     finally:
         await _close(database, registration)
 
 
-async def _serve(
-    pool: Pool,
-    handler: Handler,
-    *,
-    configuration: Settings,
-    database: Any,
-    registration: Registration,
-    stopping: asyncio.Event,
-) -> None:
-    kill_points = KillPoints(configuration.kill_point, configuration.kill_mark)
-    publisher = Publisher(
-        configuration.amqp_url, name=f"ish {pool.name} publisher", timeout_seconds=configuration.publish_timeout_seconds
-    )
-    intake = Intake(configuration.amqp_url, queue=pool.queue, prefetch=pool.prefetch, in_order=pool.at_once)
-    settling = Settling(
-        queue=pool.queue,
-        user=URL(configuration.amqp_url).user or "",
-        publisher=publisher,
-        intake=intake,
-        kill_points=kill_points,
-    )
-    consumer = Consumer(
-        pool,
-        handler,
-        settings=configuration,
-        database=database,
-        intake=intake,
-        settling=settling,
-        registration=registration,
-        kill_points=kill_points,
-    )
+async def _serve(lanes: Sequence[Work], shared: Shared, stopping: asyncio.Event) -> None:
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(publisher.run()),
-            group.create_task(settling.run()),
-            group.create_task(registration.beat(consumer.in_flight)),
-            group.create_task(consumer.run()),
-            group.create_task(intake.run()),
-            group.create_task(_watch(intake, configuration.watchdog_seconds)),
+            group.create_task(shared.publisher.run()),
+            group.create_task(shared.registration.beat(shared.in_flight)),
+            *(group.create_task(lane.run()) for lane in lanes),
+            *(group.create_task(_watch(lane.intake, shared.settings.watchdog_seconds)) for lane in lanes),
         ]
         await stopping.wait()
-        get_logger().info("process_stopping", in_flight=len(consumer.in_flight()))
-        await intake.stop_consuming()
-        await _drain(consumer, settling, configuration.stop_grace_seconds)
+        get_logger().info("process_stopping", in_flight=len(shared.in_flight()))
+        await asyncio.gather(*(lane.drain(shared.settings.stop_grace_seconds) for lane in lanes))
         await end(reversed(tasks))
-
-
-async def _drain(consumer: Consumer, settling: Settling, grace_seconds: float) -> None:
-    """Wait until everything taken is finished, replied and forgotten; what is not in time goes back to the broker."""
-    loop = asyncio.get_running_loop()
-    limit = loop.time() + grace_seconds
-    while loop.time() < limit and not (consumer.idle and settling.idle and not settling.sent()):  # noqa: ASYNC110  # three parties' idleness, once in a process's life
-        await asyncio.sleep(0.05)
 
 
 async def _watch(intake: Intake, limit_seconds: float) -> None:

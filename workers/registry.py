@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Callable, Collection
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +27,7 @@ update commands set holder = $1
 where holder = $2 and state = 'running' and token = any ($3::bigint[]) and (publisher, id) in (select * from unnest($4::text[], $5::uuid[]))
 returning token
 """
+_MARGIN_SECONDS = 0.5
 _STOP = "update workers set stopped_at = clock_timestamp(), heartbeat_at = '-infinity' where incarnation = $1"
 
 
@@ -49,8 +51,19 @@ class Registration:
         self._lease_seconds = lease_seconds
         self._heartbeat_seconds = heartbeat_seconds
         self._log = get_logger(pool=pool_name)
+        self._confirmed_at = float("-inf")
         self.incarnation: UUID = uuid4()
         self.name = f"{pool_name}@{socket.gethostname()}:{os.getpid()}"
+
+    @property
+    def sure_seconds(self) -> float:
+        """For how long from now no other worker can take over what this one holds; 0 or less when one may have.
+
+        Counted from before the last heartbeat that Postgres confirmed, and cut short by what a message may take from
+        here to where it acts: a process that was frozen finds out by its own clock, without asking anybody.
+        """
+        margin = min(_MARGIN_SECONDS, self._lease_seconds / 5)
+        return self._confirmed_at + self._lease_seconds - margin - time.monotonic()
 
     async def register(self) -> None:
         """Write this incarnation's row.
@@ -58,6 +71,7 @@ class Registration:
         Raises:
             OSError, asyncpg.PostgresError, TimeoutError: Postgres is away.
         """
+        began = time.monotonic()
         async with asyncio.timeout(10):
             await self._pool.execute(
                 _REGISTER,
@@ -68,6 +82,7 @@ class Registration:
                 product_version(),
                 self._metrics_port,
             )
+        self._confirmed_at = began
 
     async def beat(self, in_flight: Callable[[], Collection[tuple[str, UUID, int]]]) -> None:
         """Beat until cancelled. A beat that comes too late makes a new incarnation, which keeps what nobody took.
@@ -77,11 +92,14 @@ class Registration:
         """
         while True:
             await asyncio.sleep(self._heartbeat_seconds)
+            began = time.monotonic()
             try:
                 async with asyncio.timeout(self._lease_seconds):
                     alive = await self._pool.fetchval(_BEAT, self.incarnation, timedelta(seconds=self._lease_seconds))
                     if not alive:
+                        began = time.monotonic()
                         await self._start_over(in_flight())
+                self._confirmed_at = began
             except (
                 OSError,
                 asyncpg.PostgresError,

@@ -7,7 +7,7 @@ from uuid import UUID, uuid5
 
 from contracts.commands import KINDS, encode_payload, payload_from
 from contracts.envelope import Envelope
-from contracts.errors import CommandError, ErrorCode, Expired, Indeterminate, Permanent, Transient
+from contracts.errors import CommandError, Deferred, ErrorCode, Expired, Indeterminate, Permanent, Transient
 from contracts.logs import get_logger
 from contracts.results import State, encode_result, state_of
 from workers.deliveries import Claimed, Finished
@@ -150,9 +150,10 @@ def fail(
     finished_at = started_at + timedelta(seconds=seconds)
     final = error
     if isinstance(error, Transient):
+        deferred = isinstance(error, Deferred)
         decision = next_try(
             attempt=claimed.attempt,
-            max_attempts=max_attempts,
+            max_attempts=claimed.attempt + 1 if deferred else max_attempts,
             retry_after_seconds=error.retry_after_seconds,
             deadline_at=envelope.deadline_at,
             now=finished_at,
@@ -166,6 +167,7 @@ def fail(
                 duration_seconds=seconds,
                 error=error,
                 retry_at=decision.at,
+                deferred=deferred,
             )
         if decision.expired:
             final = Expired(
@@ -173,6 +175,7 @@ def fail(
                 f"its deadline comes before the next try; the last error was {error.code.value}: {error.message}",
                 details={"last_error": error.code.value, **error.details},
             )
+            final.spent = error.spent
     state = state_of(final)
     return Finished(
         claimed,

@@ -125,14 +125,17 @@ class Settling:
     def _try_again(self, one: Finished) -> None:
         admitted = one.claimed.admitted
         at = one.retry_at or datetime.now(UTC)
-        self._log.warning(
-            "command_retried",
-            command_id=str(admitted.envelope.id),
-            attempt=one.claimed.attempt,
-            error=one.error.code.value if one.error else None,
-            retry_at=at.isoformat(),
-        )
-        self.wait(admitted, at, attempt=one.claimed.attempt + 1)
+        facts = {
+            "command_id": str(admitted.envelope.id),
+            "attempt": one.claimed.attempt,
+            "error": one.error.code.value if one.error else None,
+            "retry_at": at.isoformat(),
+        }
+        if one.deferred:
+            self._log.debug("command_deferred", **facts)
+        else:
+            self._log.warning("command_retried", **facts)
+        self.wait(admitted, at, attempt=one.claimed.attempt + (not one.deferred))
 
     def wait(self, admitted: Admitted, until: datetime, *, attempt: int) -> None:
         """Let a command come again later: a short wait stays here, a longer one goes to the broker.
@@ -259,7 +262,7 @@ class Settling:
     def _count(self, one: Finished) -> None:
         kind = one.claimed.admitted.envelope.kind.name
         if one.state is State.RETRYING:
-            metrics.RETRIES.labels(kind).inc()
+            (metrics.DEFERRALS if one.deferred else metrics.RETRIES).labels(kind).inc()
             return
         metrics.COMMANDS.labels(kind, one.state.value).inc()
         metrics.COMMAND_DURATION.labels(kind).observe(one.duration_seconds)

@@ -2,10 +2,13 @@
 
 import io
 import textwrap
+from collections.abc import Sequence
+from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ops.phone.screen import CONTENT_TOP, HEADER_TOP, HEIGHT, WIDTH, Element, Screen
+from ops.phone.screen import Touch
+from ops.phone.views import HEIGHT, STATUS_BAR_BOTTOM, WIDTH, Look, View
 
 _BACKGROUND = (246, 247, 249)
 _INK = (28, 32, 40)
@@ -13,61 +16,86 @@ _QUIET = (110, 118, 130)
 _ACCENT = (38, 110, 210)
 _PAPER = (255, 255, 255)
 _TRACE = (220, 60, 60)
-_RADIUS = 26
-_LINE_CHARACTERS = 44
-_LINES = 28
+_RADIUS = 20
+_TEXT_PIXELS: dict[Look, int] = {"title": 40, "quiet": 22, "button": 28}
+_USUAL_PIXELS = 26
+_CHARACTER_WIDTH = 0.52
+"""Of a character, as a part of the font's size; close enough to break lines at."""
+_LINE_HEIGHT = 1.25
 
 
-def draw(screen: Screen, *, battery_percent: int, clock: str, facts: str) -> bytes:
+def draw(root: View | None, touches: Sequence[Touch], *, battery_percent: int, clock: str) -> bytes:
     """The screen as PNG bytes, WIDTH by HEIGHT pixels.
 
     Args:
-        screen: What to draw.
+        root: The window in front; None for a screen that is off.
+        touches: The last ones, drawn as red traces.
         battery_percent: Shown in the status bar, 0 to 100.
         clock: Shown in the status bar.
-        facts: What the app without a text field shows.
     """
-    image = Image.new("RGB", (WIDTH, HEIGHT), _BACKGROUND if screen.awake else (0, 0, 0))
-    if screen.awake:
+    image = Image.new("RGB", (WIDTH, HEIGHT), _BACKGROUND if root else (0, 0, 0))
+    if root:
         canvas = ImageDraw.Draw(image)
-        _draw_bars(canvas, screen, battery_percent=battery_percent, clock=clock)
-        for element in screen.elements():
-            _draw_element(canvas, element, facts="" if screen.app.takes_text else facts)
-        _draw_touches(canvas, screen)
+        for view in root.walk():
+            _draw_view(canvas, view)
+        _draw_bars(canvas, battery_percent=battery_percent, clock=clock)
+        _draw_touches(canvas, touches)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
-def _draw_bars(canvas: ImageDraw.ImageDraw, screen: Screen, *, battery_percent: int, clock: str) -> None:
-    canvas.rectangle((0, 0, WIDTH, HEADER_TOP), fill=_INK)
+def _draw_bars(canvas: ImageDraw.ImageDraw, *, battery_percent: int, clock: str) -> None:
+    canvas.rectangle((0, 0, WIDTH, STATUS_BAR_BOTTOM), fill=_INK)
     canvas.text((24, 12), clock, fill=_PAPER, font=_font(26))
+    canvas.text((WIDTH // 2, 16), "simulated phone", fill=_QUIET, font=_font(22), anchor="ma")
     canvas.text((WIDTH - 24, 12), f"{battery_percent}%", fill=_PAPER, font=_font(26), anchor="ra")
-    canvas.text((40, HEADER_TOP + 24), screen.app.label, fill=_INK, font=_font(44))
-    canvas.line((0, CONTENT_TOP - 8, WIDTH, CONTENT_TOP - 8), fill=_QUIET, width=1)
-    canvas.text((WIDTH // 2, HEIGHT - 48), "simulated phone", fill=_QUIET, font=_font(24), anchor="ma")
 
 
-def _draw_element(canvas: ImageDraw.ImageDraw, element: Element, *, facts: str) -> None:
-    box = (element.left, element.top, element.right, element.bottom)
-    if element.opens is not None:
-        canvas.rounded_rectangle(box, radius=_RADIUS, fill=_ACCENT)
-        middle = ((element.left + element.right) // 2, (element.top + element.bottom) // 2)
-        canvas.text(middle, element.text, fill=_PAPER, font=_font(32), anchor="mm")
-        return
-    canvas.rounded_rectangle(box, radius=_RADIUS, fill=_PAPER, outline=_QUIET)
-    lines = [
-        part for line in (element.text or facts).split("\n") for part in textwrap.wrap(line, _LINE_CHARACTERS) or [""]
-    ]
-    canvas.multiline_text((element.left + 24, element.top + 24), "\n".join(lines[-_LINES:]), fill=_INK, font=_font(26))
+def _draw_view(canvas: ImageDraw.ImageDraw, view: View) -> None:
+    bounds = view.bounds
+    box = (bounds.left, bounds.top, bounds.right - 1, bounds.bottom - 1)
+    if view.look in ("card", "field"):
+        outline = _ACCENT if view.focused else _QUIET
+        canvas.rounded_rectangle(box, radius=_RADIUS, fill=_PAPER, outline=outline, width=3 if view.focused else 1)
+    elif view.look in ("button", "switch"):
+        lit = view.enabled and (view.look == "button" or view.checked)
+        canvas.rounded_rectangle(box, radius=_RADIUS, fill=_ACCENT if lit else _QUIET)
+    elif view.look == "progress":
+        canvas.arc(box, 0, 270, fill=_ACCENT, width=6)
+    if view.look in ("button", "switch"):
+        middle = ((bounds.left + bounds.right) // 2, (bounds.top + bounds.bottom) // 2)
+        words = view.text or view.description
+        size = _fitting_pixels(words, bounds.right - bounds.left)
+        canvas.text(middle, words, fill=_PAPER, font=_font(size), anchor="mm")
+    elif view.text:
+        _draw_text(canvas, view)
 
 
-def _draw_touches(canvas: ImageDraw.ImageDraw, screen: Screen) -> None:
-    for touch in screen.touches:
+def _draw_text(canvas: ImageDraw.ImageDraw, view: View) -> None:
+    pixels = _TEXT_PIXELS.get(view.look, _USUAL_PIXELS)
+    indent = 24 if view.look == "field" else 0
+    bounds = view.bounds
+    columns = max(1, int((bounds.right - bounds.left - 2 * indent) / (pixels * _CHARACTER_WIDTH)))
+    rows = max(1, int((bounds.bottom - bounds.top - indent) / (pixels * _LINE_HEIGHT)))
+    lines = [part for line in view.text.split("\n") for part in textwrap.wrap(line, columns) or [""]]
+    shown = lines[-rows:] if view.look == "field" else lines[:rows]
+    ink = _QUIET if view.hint or view.look == "quiet" else _INK
+    place = (bounds.left + indent, bounds.top + min(indent, 12 if rows == 1 else indent))
+    canvas.multiline_text(place, "\n".join(shown), fill=ink, font=_font(pixels))
+
+
+def _fitting_pixels(words: str, room: int) -> int:
+    return max(10, min(_TEXT_PIXELS["button"], int(room / (_CHARACTER_WIDTH * 1.2 * max(1, len(words))))))
+
+
+def _draw_touches(canvas: ImageDraw.ImageDraw, touches: Sequence[Touch]) -> None:
+    for touch in touches:
         canvas.line((touch.x1, touch.y1, touch.x2, touch.y2), fill=_TRACE, width=6)
         for x, y in ((touch.x1, touch.y1), (touch.x2, touch.y2)):
             canvas.ellipse((x - 14, y - 14, x + 14, y + 14), outline=_TRACE, width=4)
 
 
+@cache
 def _font(size_pixels: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size_pixels)

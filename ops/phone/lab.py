@@ -1,16 +1,18 @@
-"""Sets up what tests of the Android pool need: a private, real adb server, and simulated phones connected to it."""
+"""Sets up what tests of the Android pool need: private, real adb servers, and simulated phones connected to them."""
 
 import asyncio
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from contracts.settings import child_environment
-from ops.phone.adbd import serving
 from ops.phone.device import Device
-from ops.phone.effects import EffectLog
+from ops.phone.fleet import Listening, phones
+from ops.phone.interpreter import run
+from ops.phone.streams import Captured, Source
 from ops.stack.binaries import adb
 from workers.android.adb import AdbFailure, AdbServer
 from workers.android.states import READY
@@ -22,9 +24,31 @@ _CALL_SECONDS = 5.0
 _PAUSE_SECONDS = 0.02
 
 
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """What a command line printed and ended with."""
+
+    stdout: bytes
+    stderr: bytes
+    exit_code: int
+
+
+async def shell(device: Device, line: str, *, stdin: bytes = b"") -> Printed:
+    """Run a command line on a phone without any adb between.
+
+    Args:
+        device: Whose shell runs it.
+        line: As it would be given to `adb shell`.
+        stdin: Its input.
+    """
+    out, err = Captured(), Captured()
+    exit_code = await run(device, line, stdin=Source(stdin), out=out, err=err)
+    return Printed(bytes(out.content), bytes(err.content), exit_code)
+
+
 @asynccontextmanager
 async def running_adb_server(
-    home: Path, *, port: int | None = None, program: str | None = None
+    home: Path, *, port: int | None = None, program: str | None = None, environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[AdbServer]:
     """Run an adb server with its own keys while the block runs.
 
@@ -32,12 +56,13 @@ async def running_adb_server(
         home: An empty folder for its keys and logs.
         port: On 127.0.0.1; None takes a free one.
         program: The adb to run; None takes the one that the stack runs.
+        environment: What that program needs besides, such as where its libraries are.
     """
     server = AdbServer("127.0.0.1", port or _free_port())
     variables = {"HOME": str(home), "TMPDIR": str(home), "ADB_MDNS": "0", "ADB_USB": "0", "ADB_EMU": "0"}
     process = await asyncio.create_subprocess_exec(
         *(program or adb(), "-L", f"tcp:localhost:{server.port}", "nodaemon", "server"),
-        env=child_environment(variables, drop_prefix="ADB_"),
+        env=child_environment({**variables, **(environment or {})}, drop_prefix="ADB_"),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
@@ -53,7 +78,7 @@ async def running_adb_server(
 
 @asynccontextmanager
 async def connected_phone(
-    server: AdbServer, serial: str, *, effects: Path | None = None, port: int = 0
+    server: AdbServer, serial: str, *, effects: Path | None = None, port: int = 0, keyboard: bool = True
 ) -> AsyncIterator[Device]:
     """Run a simulated phone in this process, connected to the server and ready, while the block runs.
 
@@ -62,20 +87,42 @@ async def connected_phone(
         serial: Its `ro.serialno`.
         effects: File for its effect log.
         port: On PHONE_HOST; 0 takes a free one.
+        keyboard: Whether ADBKeyboard is installed.
     """
-    log = EffectLog(effects)
-    device = Device(serial, log)
-    try:
-        async with serving(device, host=PHONE_HOST, port=port) as bound:
-            address = f"{PHONE_HOST}:{bound}"
-            await server.connect(address, timeout_seconds=_CALL_SECONDS)
-            await until_state(server, address, READY)
-            try:
-                yield device
-            finally:
-                await _forget(server, address)
-    finally:
-        log.close()
+    async with connected_phones([server], [serial], logs=[effects], port=port, keyboard=keyboard) as [phone]:
+        yield phone.device
+
+
+@asynccontextmanager
+async def connected_phones(
+    servers: Sequence[AdbServer],
+    serials: Sequence[str],
+    *,
+    logs: Sequence[Path | None] | None = None,
+    port: int = 0,
+    keyboard: bool = True,
+) -> AsyncIterator[list[Listening]]:
+    """Run several simulated phones in this process, connected and ready, while the block runs.
+
+    Args:
+        servers: Each is told to connect to every phone, and to forget it at the end.
+        serials: One for each phone.
+        logs: Files for their effects, one for each phone; None keeps none.
+        port: The same on PHONE_HOST and the addresses after it; 0 takes free ones.
+        keyboard: Whether ADBKeyboard is installed.
+    """
+    files = logs if logs is not None else [None] * len(serials)
+    async with AsyncExitStack() as stack:
+        running = await stack.enter_async_context(
+            phones(serials, host=PHONE_HOST, port=port, logs=files, keyboard=keyboard)
+        )
+        for server in servers:
+            for phone in running:
+                stack.push_async_callback(_forget, server, phone.address)
+                await server.connect(phone.address, timeout_seconds=_CALL_SECONDS)
+            for phone in running:
+                await until_state(server, phone.address, READY)
+        yield running
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -1,56 +1,18 @@
-"""What is on the simulated phone's screen: its apps, which one is in front, what was typed and where it was touched."""
+"""What is on the simulated phone's screen: the app in front, the focus, what was typed, and what fingers and keys do."""
 
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-WIDTH = 720
-HEIGHT = 1280
-HEADER_TOP = 56
-CONTENT_TOP = 160
-CONTENT_BOTTOM = 1184
-_COLUMNS = 3
-_CELL = 200
-_MARGIN = 60
+from ops.phone.apps.app import App, Moment
+from ops.phone.apps.launcher import Launcher
+from ops.phone.editing import Cursor
+from ops.phone.views import CONTENT, SCREEN, View, group, hit
 
-
-@dataclass(frozen=True, slots=True)
-class App:
-    """One installed app."""
-
-    package: str
-    activity: str
-    label: str
-    takes_text: bool = False
-
-    @property
-    def component(self) -> str:
-        """As `am start -n` wants it."""
-        return f"{self.package}/{self.activity}"
-
-
-LAUNCHER = App("com.ish.launcher", ".Home", "Home")
-APPS = (
-    LAUNCHER,
-    App("com.ish.notes", ".Notes", "Notes", takes_text=True),
-    App("com.ish.browser", ".Browser", "Browser", takes_text=True),
-    App("com.android.settings", ".Settings", "Settings"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Element:
-    """A thing on the screen that a touch can hit."""
-
-    text: str
-    left: int
-    top: int
-    right: int
-    bottom: int
-    opens: App | None = None
-
-    def holds(self, x: int, y: int) -> bool:
-        """Whether the point lies inside."""
-        return self.left <= x < self.right and self.top <= y < self.bottom
+LONG_PRESS_MS = 500
+_KEYPAD = {"SPACE": " ", "PERIOD": ".", "COMMA": ",", "AT": "@", "SLASH": "/", "MINUS": "-"}
+_TOUCHES_SHOWN = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,57 +23,122 @@ class Touch:
     y1: int
     x2: int
     y2: int
+    duration_ms: int = 0
+
+    @property
+    def stays(self) -> bool:
+        """Whether it is a tap or a long press."""
+        return (self.x1, self.y1) == (self.x2, self.y2)
 
 
 @dataclass(slots=True)
 class Screen:
     """The state that taps, keys and text change and that a screenshot shows."""
 
+    apps: dict[str, App]
+    """The installed ones by package, in the order of their icons; programs that install change it."""
+    clock: Callable[[], float] = time.monotonic
     awake: bool = True
-    app: App = LAUNCHER
+    shift_px: int = 0
+    """How much further down every app's layout is, except the launcher's."""
     typed: dict[str, str] = field(default_factory=dict)
     """Text in the field of each app, by package."""
-    touches: deque[Touch] = field(default_factory=lambda: deque(maxlen=6))
+    touches: deque[Touch] = field(default_factory=lambda: deque(maxlen=_TOUCHES_SHOWN))
+    cursor: Cursor = field(default_factory=Cursor)
+    app: App = field(init=False)
+    """The one in front."""
+    focused: bool = False
+    """Whether its text field has the focus, if it shows one."""
 
-    def elements(self) -> list[Element]:
-        """What can be touched on the screen in front, in drawing order."""
-        if self.app is LAUNCHER:
-            return [_icon(position, app) for position, app in enumerate(APPS[1:])]
-        text = self.typed.get(self.app.package, "") if self.app.takes_text else ""
-        return [Element(text, 40, CONTENT_TOP, WIDTH - 40, CONTENT_BOTTOM)]
+    def __post_init__(self) -> None:
+        self.app = self._home()
+
+    def root(self) -> View:
+        """The window in front, clipped to the screen."""
+        page = self.app.page(self.app.views(self._moment()))
+        shifted = page.moved(0 if isinstance(self.app, Launcher) else self.shift_px)
+        shown = shifted.clipped(CONTENT)
+        return group(SCREEN, [shown] if shown else [], kind="android.widget.FrameLayout")
+
+    def field(self) -> View | None:
+        """The text field that has the focus; None when nothing has."""
+        if not (self.awake and self.focused):
+            return None
+        return next((view for view in self.root().walk() if view.is_field), None)
+
+    def hit(self, x: int, y: int) -> View | None:
+        """The view under a point; None when the screen is off."""
+        return hit(self.root(), x, y) if self.awake else None
 
     def touch(self, touch: Touch) -> None:
-        """A finger on the screen: it leaves a trace, and a tap opens what it hits."""
+        """A finger on the screen: a tap clicks what it hits, a movement scrolls."""
         if not self.awake:
             return
         self.touches.append(touch)
-        if (touch.x1, touch.y1) == (touch.x2, touch.y2):
-            for element in self.elements():
-                if element.opens is not None and element.holds(touch.x1, touch.y1):
-                    self.app = element.opens
+        if not touch.stays:
+            self.app.scroll(touch.y1 - touch.y2)
+            return
+        view = self.hit(touch.x1, touch.y1)
+        if view is None or not view.enabled:
+            return
+        if view.is_field:
+            self.focused = True
+            self.cursor.reset()
+            self.cursor.all_selected = touch.duration_ms >= LONG_PRESS_MS
+        elif view.event == "submit":
+            self._submit()
+        elif view.event:
+            self._open(self.app.click(view.event, self._moment()))
 
     def type_text(self, text: str) -> None:
-        """Characters from the keyboard, into the field of the app in front, if it has one."""
-        if self.awake and self.app.takes_text:
-            self.typed[self.app.package] = self.typed.get(self.app.package, "") + text
+        """Characters from the keys, one after another; in a field of one line a line feed is its end."""
+        if self.app.multiline:
+            self.commit_text(text)
+            return
+        for place, piece in enumerate(text.split("\n")):
+            if place:
+                self.press("ENTER")
+            self.commit_text(piece)
+
+    def commit_text(self, text: str) -> None:
+        """Text from an input method, into the field that has the focus."""
+        if text and self.field() is not None:
+            added = text if self.app.multiline else text.replace("\n", " ")
+            self.typed[self.app.package] = self.cursor.insert(self._text(), added)
+
+    def clear_text(self) -> None:
+        """Empty the field that has the focus."""
+        if self.field() is not None:
+            self.typed[self.app.package] = ""
+            self.cursor.reset()
+
+    def select_all(self) -> None:
+        """Select what is in the field that has the focus."""
+        self.cursor.all_selected = bool(self.field() is not None and self._text())
 
     def press(self, key: str) -> None:
         """A key by its name without `KEYCODE_`; those that this phone has no use for do nothing."""
-        match key:
-            case "HOME" | "BACK":
-                self.app = LAUNCHER
-            case "POWER":
-                self.awake = not self.awake
-            case "WAKEUP":
-                self.awake = True
-            case "SLEEP":
-                self.awake = False
-            case "ENTER":
-                self.type_text("\n")
-            case "DEL":
-                self.typed[self.app.package] = self.typed.get(self.app.package, "")[:-1]
-            case _:
-                pass
+        if key in ("POWER", "WAKEUP", "SLEEP"):
+            self.awake = {"POWER": not self.awake, "WAKEUP": True, "SLEEP": False}[key]
+        elif not self.awake:
+            return
+        elif key == "HOME":
+            self.show(self._home())
+        elif key == "BACK":
+            self._back()
+        elif key in ("ENTER", "NUMPAD_ENTER"):
+            self._enter()
+        elif character := _KEYPAD.get(key) or (key.lower() if len(key) == 1 else ""):
+            self.commit_text(character)
+        elif self.field() is not None:
+            self.typed[self.app.package] = self.cursor.press(self._text(), key)
+
+    def show(self, app: App) -> None:
+        """Bring an app to the front, as it was left."""
+        if app is not self.app:
+            self.cursor.reset()
+            self.focused = app.starts_typing
+        self.app = app
 
     def start(self, package: str, activity: str | None) -> bool:
         """Bring an app to the front.
@@ -123,14 +150,66 @@ class Screen:
         Returns:
             Whether there is such an app.
         """
-        for app in APPS:
-            if app.package == package and activity in (None, app.activity, package + app.activity):
-                self.app = app
+        app = self.apps.get(package)
+        if app is None or activity not in (None, app.activity, package + app.activity):
+            return False
+        if activity is None and not app.has_icon and not isinstance(app, Launcher):
+            return False
+        self.show(app)
+        return True
+
+    def open_address(self, url: str, *, package: str | None = None) -> bool:
+        """Show an address on the web in an app that can, or in the one named; whether there is one."""
+        for app in self.apps.values():
+            if package in (None, app.package) and app.open_address(url):
+                self.show(app)
                 return True
         return False
 
+    def end(self, package: str) -> None:
+        """End an app's process: its pages and what was typed are gone."""
+        app = self.apps.get(package)
+        if app is None:
+            return
+        app.reset()
+        self.typed.pop(package, None)
+        if self.app is app:
+            self.show(self._home())
 
-def _icon(position: int, app: App) -> Element:
-    left = _MARGIN + (position % _COLUMNS) * _CELL
-    top = CONTENT_TOP + _MARGIN + (position // _COLUMNS) * _CELL
-    return Element(app.label, left, top, left + _CELL - 20, top + _CELL - 20, opens=app)
+    def _open(self, target: str | None) -> None:
+        if target is None:
+            if self.field() is None:
+                self.focused = False
+        elif not self.start(target, None):
+            self.open_address(target)
+
+    def _back(self) -> None:
+        if self.app.back():
+            self.focused = False
+        else:
+            self.show(self._home())
+
+    def _enter(self) -> None:
+        if self.app.multiline:
+            self.commit_text("\n")
+        elif self.field() is not None:
+            self._submit()
+
+    def _submit(self) -> None:
+        if self.app.submit(self._text(), self.clock()):
+            self.typed[self.app.package] = ""
+            self.cursor.reset()
+            self.focused = False
+
+    def _home(self) -> App:
+        for app in self.apps.values():
+            if isinstance(app, Launcher):
+                app.icons = self.apps.values()
+                return app
+        raise LookupError("a phone needs a launcher")
+
+    def _text(self) -> str:
+        return self.typed.get(self.app.package, "")
+
+    def _moment(self) -> Moment:
+        return Moment(self._text(), self.focused, self.clock())

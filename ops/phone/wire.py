@@ -21,12 +21,14 @@ AUTH_PUBLIC_KEY = 3
 VERSION = 0x01000001
 MAX_PAYLOAD_BYTES = 1024 * 1024
 
+SHELL_STDIN = 0
 SHELL_STDOUT = 1
 SHELL_STDERR = 2
 SHELL_EXIT = 3
+SHELL_CLOSE_STDIN = 4
+SHELL_HEADER = struct.Struct("<BI")
 
 _HEADER = struct.Struct("<6I")
-_SHELL_HEADER = struct.Struct("<BI")
 
 
 class ProtocolError(Exception):
@@ -63,4 +65,4 @@ async def read_packet(reader: asyncio.StreamReader) -> Packet:
 
 def shell_frame(kind: int, content: bytes) -> bytes:
     """One `shell_v2` frame: SHELL_STDOUT, SHELL_STDERR, or SHELL_EXIT with one byte."""
-    return _SHELL_HEADER.pack(kind, len(content)) + content
+    return SHELL_HEADER.pack(kind, len(content)) + content

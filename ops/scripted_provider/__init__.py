@@ -1,1 +1,1 @@
-"""The scripted provider: an OpenAI-style server on a real socket that answers, or misbehaves, exactly as told."""
+"""The scripted provider: a real server that answers as each vendor does, or misbehaves, exactly as told."""

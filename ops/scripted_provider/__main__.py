@@ -14,20 +14,21 @@ from ops.scripted_provider.scripts import Scripts
 from ops.scripted_provider.server import HOST, running
 
 
-async def serve(*, port: int, log: Path | None, latency_seconds: float) -> None:
+async def serve(*, port: int, log: Path | None, latency_seconds: float, seconds_per_token: float) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
         port: On 127.0.0.1; 0 takes a free one, printed.
         log: The ledger's file, appended to.
         latency_seconds: Before each answer that no script decides.
+        seconds_per_token: After each word of a stream that no script decides.
     """
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     ledger = Ledger(log)
     try:
-        async with running(port=port, scripts=Scripts(latency_seconds), ledger=ledger) as bound_port:
+        async with running(port=port, scripts=Scripts(latency_seconds, seconds_per_token), ledger=ledger) as bound_port:
             sys.stdout.write(f"scripted provider at http://{HOST}:{bound_port}/v1\n")
             sys.stdout.flush()
             await stopped.wait()
@@ -43,8 +44,16 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True, help="on 127.0.0.1; 0 takes a free one")
     parser.add_argument("--log", type=Path, default=None, help="append one JSON line before and after each answer")
     parser.add_argument("--latency-seconds", type=float, default=0.0, help="before each answer without a script")
+    parser.add_argument("--seconds-per-token", type=float, default=0.0, help="after each word of a stream")
     arguments = parser.parse_args()
-    uvloop.run(serve(port=arguments.port, log=arguments.log, latency_seconds=arguments.latency_seconds))
+    uvloop.run(
+        serve(
+            port=arguments.port,
+            log=arguments.log,
+            latency_seconds=arguments.latency_seconds,
+            seconds_per_token=arguments.seconds_per_token,
+        )
+    )
 
 
 if __name__ == "__main__":

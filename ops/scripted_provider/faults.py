@@ -1,89 +1,191 @@
-"""What each fault does on the wire."""
+"""What each fault does on the wire, to an answer in one piece and to a stream."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-import orjson
-
-from ops.scripted_provider.chat import answer_text, completion
-from ops.scripted_provider.scripts import Call, Fault
-from ops.scripted_provider.wire import JSON, Ending, Pause, Plan, head, http
+from ops.scripted_provider.forms import Draft, Form, event
+from ops.scripted_provider.scripts import Fault
+from ops.scripted_provider.wire import EVENTS, JSON, LAST_CHUNK, Act, Ending, Pause, Plan, chunk, head, http
 
 HUGE_BODY_BYTES = 64 * 1024 * 1024
 TRICKLE_SECONDS = 1.0
-_SENT = Pause(0.02)  # lets what was written leave before the connection goes
-_TOKENS = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+PING_SECONDS = 0.05
+_SENT = Pause(0.1)  # lets what was written arrive before the connection goes
+_SENT_AND_READ = Pause(0.5)  # the same where the caller must have seen all of it
+_PIECE = b"x" * 65536
 
 
-def faulty(fault: Fault, call: Call) -> Plan:
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The answer that a fault spoils."""
+
+    form: Form
+    draft: Draft
+    stream: bool
+    after_tokens: int | None
+
+    @property
+    def whole(self) -> bytes:
+        """It, well, in one piece."""
+        return self.form.whole(self.draft, text=self.draft.text, finish_reason="stop")
+
+    @property
+    def half(self) -> bytes:
+        """The answer in one piece, with its head, cut in the middle."""
+        return http(200, self.whole)[: -len(self.whole) // 2]
+
+    @property
+    def begun(self) -> bytes:
+        """A stream up to where the fault strikes."""
+        words = self.draft.words
+        count = (len(words) + 1) // 2 if self.after_tokens is None else self.after_tokens
+        said = b"".join(self.form.word(self.draft, word) for word in words[:count])
+        return self.opened + chunk(said)
+
+    @property
+    def opened(self) -> bytes:
+        """A stream before its first word."""
+        return _STREAM + chunk(self.form.opening(self.draft))
+
+    @property
+    def complete(self) -> bytes:
+        """A stream whose finish reason and usage are said."""
+        said = b"".join(self.form.word(self.draft, word) for word in self.draft.words)
+        return self.opened + chunk(said) + chunk(self.form.closing(self.draft, "stop"))
+
+    @property
+    def end(self) -> bytes:
+        """How a stream ends well."""
+        return chunk(self.form.done()) + LAST_CHUNK
+
+
+def faulty(fault: Fault, setting: Setting) -> Plan:
     """The plan of a fault.
 
     Args:
         fault: Which.
-        call: The call it is played to.
+        setting: What it spoils.
     """
-    if fault in _CONNECTION:
-        return _CONNECTION[fault](completion(call, text=answer_text(call), finish_reason="stop", tokens=_TOKENS))
-    if fault in _FINISHES:
-        text, finish_reason = _FINISHES[fault]
-        return iter([http(200, completion(call, text=text, finish_reason=finish_reason, tokens=_TOKENS))])
-    if fault in _REFUSALS:
-        status, error = _REFUSALS[fault]
-        return iter([http(status, orjson.dumps({"error": {**error, "message": "scripted"}}))])
-    return iter([_WHOLE[fault]])
+    if fault in setting.form.refusals:
+        status, error = setting.form.refusals[fault]
+        return iter([http(status, setting.form.error({"message": "scripted", **error}))])
+    if fault in _ALIKE:
+        return iter(_ALIKE[fault])
+    return (_STREAMED if setting.stream else _WHOLE)[fault](setting)
 
 
-def _trickle(body: bytes) -> Plan:
-    yield head(200, length=len(body))
-    for index in range(len(body)):
-        yield body[index : index + 1]
+def _plan(*acts: Act) -> Plan:
+    return iter(acts)
+
+
+def _trickle(answer: bytes, *, from_byte: int) -> Plan:
+    yield answer[:from_byte]
+    for index in range(from_byte, len(answer)):
+        yield answer[index : index + 1]
         yield Pause(TRICKLE_SECONDS)
 
 
-def _huge(_body: bytes) -> Plan:
-    opening, closing = b'{"choices": [{"message": {"content": "', b'"}, "finish_reason": "stop"}]}'
+def _huge(setting: Setting) -> Plan:
+    opening, _, closing = setting.form.whole(setting.draft, text="HUGE", finish_reason="stop").partition(b"HUGE")
     yield head(200, length=len(opening) + HUGE_BODY_BYTES + len(closing), content_type=JSON) + opening
-    piece = b"x" * 65536
-    for _ in range(HUGE_BODY_BYTES // len(piece)):
-        yield piece
+    for _ in range(HUGE_BODY_BYTES // len(_PIECE)):
+        yield _PIECE
     yield closing
 
 
-def _half(body: bytes) -> bytes:
-    return http(200, body)[: -len(body) // 2]
+def _many_events(setting: Setting) -> Plan:
+    yield setting.opened
+    word = chunk(setting.form.word(setting.draft, _PIECE.decode()))
+    for _ in range(HUGE_BODY_BYTES // len(_PIECE)):
+        yield word
+    yield chunk(setting.form.closing(setting.draft, "stop")) + setting.end
 
 
-_CONNECTION: dict[Fault, Callable[[bytes], Plan]] = {
-    Fault.STALL_BEFORE_HEADERS: lambda _: iter([Ending.STALL]),
-    Fault.STALL_MID_BODY: lambda body: iter([_half(body), Ending.STALL]),
-    Fault.RESET_BEFORE_HEADERS: lambda _: iter([Ending.RESET]),
-    Fault.RESET_MID_HEADERS: lambda body: iter([head(200, length=len(body))[:30], _SENT, Ending.RESET]),
-    Fault.RESET_AFTER_HEADERS: lambda body: iter([head(200, length=len(body)), _SENT, Ending.RESET]),
-    Fault.RESET_MID_BODY: lambda body: iter([_half(body), _SENT, Ending.RESET]),
-    Fault.CLOSE_MID_BODY: lambda body: iter([_half(body), Ending.CLOSE]),
-    Fault.TRICKLE: _trickle,
+def _one_event(setting: Setting) -> Plan:
+    yield setting.opened + chunk(b"data: ")
+    for _ in range(HUGE_BODY_BYTES // len(_PIECE)):
+        yield chunk(_PIECE)
+    yield LAST_CHUNK
+
+
+def _pings(setting: Setting) -> Plan:
+    yield _STREAM if setting.stream else head(200, length=None)
+    while True:
+        yield chunk(setting.form.ping() if setting.stream else b"\n")  # white space before JSON means nothing
+        yield Pause(PING_SECONDS)
+
+
+def _error_in_200(setting: Setting) -> Plan:
+    return _plan(http(200, setting.form.error(setting.form.failure)))
+
+
+def _finished(setting: Setting, reason: str) -> bytes:
+    return chunk(setting.form.closing(setting.draft, reason)) + setting.end
+
+
+_STREAM = head(200, length=None, content_type=EVENTS)
+_HALF_JSON = b'{"choices": [{"index": 0, "delta": {"content": "half'
+
+_ALIKE: dict[Fault, list[Act]] = {
+    Fault.STALL_BEFORE_HEADERS: [Ending.STALL],
+    Fault.RESET_BEFORE_HEADERS: [Ending.RESET],
+    Fault.RESET_MID_HEADERS: [head(200, length=1)[:30], _SENT, Ending.RESET],
+    Fault.WRONG_CONTENT_TYPE: [http(200, b"<html><body>Welcome</body></html>", content_type="text/html")],
+}
+"""Faults that do not depend on what is asked."""
+
+_WHOLE: dict[Fault, Callable[[Setting], Plan]] = {
+    Fault.STALL_AFTER_HEADERS: lambda its: _plan(head(200, length=len(its.whole)), Ending.STALL),
+    Fault.PINGS_ONLY: _pings,
+    Fault.STALL_MID_BODY: lambda its: _plan(its.half, Ending.STALL),
+    Fault.RESET_AFTER_HEADERS: lambda its: _plan(head(200, length=len(its.whole)), _SENT, Ending.RESET),
+    Fault.RESET_MID_BODY: lambda its: _plan(its.half, _SENT, Ending.RESET),
+    Fault.CLOSE_MID_BODY: lambda its: _plan(its.half, _SENT, Ending.CLOSE),
+    Fault.TRICKLE: lambda its: _trickle(http(200, its.whole), from_byte=len(head(200, length=len(its.whole)))),
     Fault.HUGE_BODY: _huge,
+    Fault.HUGE_EVENT: _huge,
+    Fault.EMPTY_BODY: lambda _: _plan(http(200, b"")),
+    Fault.MALFORMED_JSON: lambda its: _plan(http(200, its.whole[: len(its.whole) // 2])),
+    Fault.ENDS_EARLY: lambda its: _plan(head(200, length=None) + chunk(its.whole[: len(its.whole) // 2]) + LAST_CHUNK),
+    Fault.EMPTY_CHOICES: lambda its: _plan(http(200, its.form.without_choices(its.draft))),
+    Fault.NULL_CONTENT: lambda its: _plan(http(200, its.form.whole(its.draft, text=None, finish_reason="stop"))),
+    Fault.NO_FINISH_REASON: lambda its: _plan(
+        http(200, its.form.whole(its.draft, text="half an ans", finish_reason=None))
+    ),
+    Fault.CONTENT_REFUSED: lambda its: _plan(
+        http(200, its.form.whole(its.draft, text="", finish_reason=its.form.content_refused))
+    ),
+    Fault.ERROR_IN_200: _error_in_200,
+    Fault.ERROR_MID_BODY: _error_in_200,
+    Fault.NO_DONE: lambda its: _plan(http(200, its.whole)),
+    # says that it closes, or the reset would hit the next call on the same connection
+    Fault.RESET_BEFORE_DONE: lambda its: _plan(
+        http(200, its.whole, headers={"connection": "close"}), _SENT, Ending.RESET
+    ),
+    Fault.STALL_BEFORE_DONE: lambda its: _plan(http(200, its.whole)),
 }
 
-_FINISHES: dict[Fault, tuple[str | None, str | None]] = {
-    Fault.NULL_CONTENT: (None, "stop"),
-    Fault.NO_FINISH_REASON: ("half an ans", None),
-    Fault.CONTENT_REFUSED: ("", "content_filter"),
-    Fault.SENSITIVE: ("", "sensitive"),
-}
-"""Text and finish_reason of a whole answer."""
-
-_REFUSALS: dict[Fault, tuple[int, dict[str, str]]] = {
-    Fault.DEAD_KEY: (401, {"code": "invalid_api_key", "type": "invalid_request_error"}),
-    Fault.INSUFFICIENT_QUOTA: (429, {"code": "insufficient_quota", "type": "insufficient_quota"}),
-    Fault.UNKNOWN_MODEL: (404, {"code": "model_not_found", "type": "invalid_request_error"}),
-    Fault.CONTEXT_TOO_LONG: (400, {"code": "context_length_exceeded", "type": "invalid_request_error"}),
-    Fault.ERROR_IN_200: (200, {"code": "server_error", "type": "server_error"}),
-}
-"""Status and error."""
-
-_WHOLE: dict[Fault, bytes] = {
-    Fault.EMPTY_BODY: http(200, b""),
-    Fault.MALFORMED_JSON: http(200, b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": "half'),
-    Fault.WRONG_CONTENT_TYPE: http(200, b"<html><body>Welcome</body></html>", content_type="text/html"),
-    Fault.EMPTY_CHOICES: http(200, b'{"id": "scripted", "object": "chat.completion", "choices": []}'),
+_STREAMED: dict[Fault, Callable[[Setting], Plan]] = {
+    Fault.STALL_AFTER_HEADERS: lambda _: _plan(_STREAM, Ending.STALL),
+    Fault.PINGS_ONLY: _pings,
+    Fault.STALL_MID_BODY: lambda its: _plan(its.begun, Ending.STALL),
+    Fault.RESET_AFTER_HEADERS: lambda _: _plan(_STREAM, _SENT, Ending.RESET),
+    Fault.RESET_MID_BODY: lambda its: _plan(its.begun, _SENT, Ending.RESET),
+    Fault.CLOSE_MID_BODY: lambda its: _plan(its.begun, _SENT, Ending.CLOSE),
+    Fault.TRICKLE: lambda its: _trickle(its.complete + its.end, from_byte=len(_STREAM)),
+    Fault.HUGE_BODY: _many_events,
+    Fault.HUGE_EVENT: _one_event,
+    Fault.EMPTY_BODY: lambda _: _plan(_STREAM + LAST_CHUNK),
+    # it goes on as if nothing had been: who passes over the event loses a part of the text
+    Fault.MALFORMED_JSON: lambda its: _plan(its.begun + chunk(event(_HALF_JSON)) + _finished(its, "stop")),
+    Fault.ENDS_EARLY: lambda its: _plan(its.begun + LAST_CHUNK),
+    Fault.EMPTY_CHOICES: lambda its: _plan(_STREAM + chunk(event(its.form.without_choices(its.draft))) + its.end),
+    Fault.NULL_CONTENT: lambda its: _plan(its.opened + _finished(its, "stop")),
+    Fault.NO_FINISH_REASON: lambda its: _plan(its.begun + its.end),
+    Fault.CONTENT_REFUSED: lambda its: _plan(its.begun + _finished(its, its.form.content_refused)),
+    Fault.ERROR_IN_200: lambda its: _plan(_STREAM + chunk(its.form.error_event(its.form.failure)) + LAST_CHUNK),
+    Fault.ERROR_MID_BODY: lambda its: _plan(its.begun + chunk(its.form.error_event(its.form.failure)) + LAST_CHUNK),
+    Fault.NO_DONE: lambda its: _plan(its.complete + LAST_CHUNK),
+    Fault.RESET_BEFORE_DONE: lambda its: _plan(its.complete, _SENT_AND_READ, Ending.RESET),
+    Fault.STALL_BEFORE_DONE: lambda its: _plan(its.complete, Ending.STALL),
 }

@@ -11,6 +11,18 @@ import orjson
 Result = Literal["ok", "fail", "info"]
 
 
+class _InFlight:
+    """Calls that are being answered now, and the most there were, by one of their properties."""
+
+    def __init__(self) -> None:
+        self.now: Counter[str] = Counter()
+        self.peak: Counter[str] = Counter()
+
+    def begin(self, name: str) -> None:
+        self.now[name] += 1
+        self.peak[name] = max(self.peak[name], self.now[name])
+
+
 class Ledger:
     """Append-only; every line is written whole before the next thing happens, so it survives a kill of this process.
 
@@ -23,11 +35,15 @@ class Ledger:
         self._sequence = 0
         self._by_key: Counter[str] = Counter()
         self._by_model: Counter[str] = Counter()
+        self._by_path: Counter[str] = Counter()
         self._endings: Counter[str] = Counter()
-        self._in_flight = 0
+        self._open: dict[int, tuple[str, str]] = {}
         self._peak_in_flight = 0
+        self._models, self._paths = _InFlight(), _InFlight()
 
-    def invoke(self, *, idempotency_key: str, command_id: str, model: str, prompt_sha256: str) -> int:
+    def invoke(
+        self, *, idempotency_key: str, command_id: str, model: str, prompt_sha256: str, path: str, stream: bool
+    ) -> int:
         """Record a call before it is answered.
 
         Returns:
@@ -37,8 +53,11 @@ class Ledger:
         if idempotency_key:
             self._by_key[idempotency_key] += 1
         self._by_model[model] += 1
-        self._in_flight += 1
-        self._peak_in_flight = max(self._peak_in_flight, self._in_flight)
+        self._by_path[path] += 1
+        self._open[self._sequence] = (model, path)
+        self._peak_in_flight = max(self._peak_in_flight, len(self._open))
+        self._models.begin(model)
+        self._paths.begin(path)
         if self._file is not None:
             self._write(
                 {
@@ -49,6 +68,8 @@ class Ledger:
                     "idempotency_key": idempotency_key,
                     "nth_for_key": self._by_key[idempotency_key],
                     "model": model,
+                    "path": path,
+                    "stream": stream,
                     "prompt_sha256": prompt_sha256,
                 }
             )
@@ -64,7 +85,9 @@ class Ledger:
             tokens_in: As reported in the answer.
             tokens_out: As reported in the answer.
         """
-        self._in_flight -= 1
+        model, path = self._open.pop(call)
+        self._models.now[model] -= 1
+        self._paths.now[path] -= 1
         self._endings[event] += 1
         if self._file is not None:
             tokens = {"tokens_in": tokens_in, "tokens_out": tokens_out}
@@ -77,11 +100,14 @@ class Ledger:
             "commands": len(self._by_key),
             "most_calls_for_one_command": max(self._by_key.values(), default=0),
             "by_model": dict(self._by_model),
+            "by_path": dict(self._by_path),
             "ok": self._endings["ok"],
             "fail": self._endings["fail"],
             "info": self._endings["info"],
-            "in_flight": self._in_flight,
+            "in_flight": len(self._open),
             "peak_in_flight": self._peak_in_flight,
+            "peak_in_flight_by_model": dict(self._models.peak),
+            "peak_in_flight_by_path": dict(self._paths.peak),
         }
 
     def calls_of(self, command_id: str) -> int:

@@ -1,8 +1,14 @@
 """The server itself: HTTP on asyncio's protocols, lean enough that benchmarks measure their subject and not this.
 
-POST …/chat/completions   an answer, as scripted                GET  …/models   the models asked for so far
-POST   /__script          add a script (see `scripts.Script`)   DELETE /__script    answer well again
-GET    /__calls           counts; ?command_id= for one command  GET  /health
+POST …/chat/completions   an answer, as scripted, plain or streamed; /zai/… and /perplexity/… in that vendor's form
+POST …/messages           the same in Anthropic's
+GET  …/models             the models asked for so far
+POST   /__script          add a script (see `scripts.Script`), or replace the one of the same name
+DELETE /__script          answer well again; ?name= forgets one script
+GET    /__calls           counts; ?command_id= for one command
+GET    /health
+
+A latency is changed while calls go on with `POST /__script {"name": "a", "match": {"model": "a"}, "latency_seconds": 2}`.
 """
 
 import asyncio
@@ -109,8 +115,8 @@ class Connection(asyncio.Protocol):
             self.close()
             return
         method, path = self._parser.get_method(), self._url.partition(b"?")[0]
-        if method == b"POST" and path.endswith(b"/chat/completions"):
-            self._answer_call()
+        if method == b"POST" and path.endswith((b"/chat/completions", b"/messages")):
+            self._answer_call(path.decode("latin-1"))
         else:
             self._send(self._control(method, path))
 
@@ -119,25 +125,30 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    def _answer_call(self) -> None:
+    def _answer_call(self, path: str) -> None:
         try:
             body = orjson.loads(self._body)
             messages = body["messages"]
             question = next((line["content"] for line in reversed(messages) if line["role"] == "user"), "")
-            call = Call(model=str(body["model"]), command_id=command_id_of(self._key), question=str(question))
+            call = Call(str(body["model"]), command_id_of(self._key), str(question), path)
         except (orjson.JSONDecodeError, KeyError, TypeError):
             self._send(http(400, b'{"error": {"code": "bad_request", "message": "not a chat completion request"}}'))
             return
+        if isinstance(system := body.get("system"), str):  # Anthropic's form has it apart
+            messages = [{"role": "system", "content": system}, *messages]
+        stream = body.get("stream") is True
         self._call = self._ledger.invoke(
             idempotency_key=self._key,
             command_id=call.command_id,
             model=call.model,
             prompt_sha256=hashlib.sha256(orjson.dumps(messages)).hexdigest(),
+            path=path,
+            stream=stream,
         )
-        step, latency_seconds = self._scripts.next_step(call)
-        self._reply = reply(step, call, messages=messages, stream=body.get("stream") is True)
-        if latency_seconds > 0:
-            self._resume_in(latency_seconds)
+        turn = self._scripts.next_turn(call)
+        self._reply = reply(turn, call, messages=messages, stream=stream)
+        if turn.latency_seconds > 0:
+            self._resume_in(turn.latency_seconds)
         else:
             self._play()
 
@@ -155,9 +166,11 @@ class Connection(asyncio.Protocol):
                     self._resume_in(seconds)
                     return
                 case Ending.STALL:
+                    if current.is_good:
+                        self._finish("ok")
                     return
                 case Ending.RESET:
-                    self._finish("fail")
+                    self._finish("ok" if current.is_good else "fail")
                     self._reset()
                     return
                 case Ending.CLOSE:
@@ -165,7 +178,7 @@ class Connection(asyncio.Protocol):
                     self.close()
                     return
                 case None:
-                    self._finish("ok" if current.name == "ok" else "fail")
+                    self._finish("ok" if current.is_good else "fail")
                     return
 
     def _resume_in(self, seconds: float) -> None:
@@ -215,14 +228,17 @@ class Connection(asyncio.Protocol):
         return http(200, b"{}")
 
     def _clear_scripts(self) -> bytes:
-        self._scripts.clear()
+        self._scripts.clear(self._query().get("name", [None])[0])
         return http(200, b"{}")
 
     def _counts(self) -> bytes:
-        query = parse_qs(self._url.partition(b"?")[2].decode("latin-1"))
+        query = self._query()
         if "command_id" in query:
             return http(200, orjson.dumps({"calls": self._ledger.calls_of(query["command_id"][0])}))
         return http(200, orjson.dumps(self._ledger.counts()))
+
+    def _query(self) -> dict[str, list[str]]:
+        return parse_qs(self._url.partition(b"?")[2].decode("latin-1"))
 
 
 @asynccontextmanager

@@ -6,6 +6,8 @@ from enum import Enum, unique
 from http.client import responses
 
 JSON = "application/json"
+EVENTS = "text/event-stream"
+LAST_CHUNK = b"0\r\n\r\n"
 
 
 @unique
@@ -37,12 +39,24 @@ def http(status: int, body: bytes, *, content_type: str = JSON, headers: dict[st
     return head(status, length=len(body), content_type=content_type, headers=headers) + body
 
 
-def head(status: int, *, length: int, content_type: str = JSON, headers: dict[str, str] | None = None) -> bytes:
-    """An HTTP answer up to its body, of `length` bytes."""
+def head(status: int, *, length: int | None, content_type: str = JSON, headers: dict[str, str] | None = None) -> bytes:
+    """An HTTP answer up to its body.
+
+    Args:
+        status: The status.
+        length: Of the body, in bytes; None means that it comes in chunks.
+        content_type: Its media type.
+        headers: More of them.
+    """
     lines = [
         f"HTTP/1.1 {status} {responses.get(status, 'Scripted')}",
         f"content-type: {content_type}",
-        f"content-length: {length}",
+        "transfer-encoding: chunked" if length is None else f"content-length: {length}",
         *(f"{name}: {value}" for name, value in (headers or {}).items()),
     ]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of a body whose length is not said beforehand; of nothing, nothing: an empty chunk would end it."""
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n" if data else b""

@@ -13,7 +13,7 @@ from ops.stack.errors import StackError
 
 _COMPLETE = ".complete"
 _WANTED = re.compile(
-    r"^(erlang-|redis-tools|postgresql-client-\d|lib(?!llvm|z3|perl|gdbm|proc|popt|c-l10n)(?!.*-perl$))"
+    r"^(erlang-|android-lib|redis-tools|postgresql-client-\d|lib(?!llvm|z3|perl|gdbm|proc|popt|c-l10n)(?!.*-perl$))"
 )
 """Of a package's dependencies: programs and libraries that are run. Left out is what serves just-in-time compilation,
 Perl wrappers, log rotation and creating users."""

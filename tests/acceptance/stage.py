@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import redis.asyncio
 
 from ops.keys import create_key
 from ops.stack.child import Child, Spec, environment
@@ -125,6 +126,9 @@ class Stage:
 
     async def provider(self, *, latency_seconds: float = 0.0) -> Provider:
         """Start a scripted provider, and write a providers file that names it."""
+        # limits and breakers are kept under a provider's name, and every test's has the same
+        async with redis.asyncio.from_url(self.services.redis_url) as connection:
+            await connection.flushall()
         log = self.folder / f"provider-calls-{len(self._children)}.jsonl"
         arguments = ("--port", "0", "--log", str(log), "--latency-seconds", str(latency_seconds))
         child = self.start("provider", "ops.scripted_provider", *arguments)

@@ -3,11 +3,11 @@
 import json
 import signal
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ops.phone.effects import read_effects
 from tests.acceptance.outsider import Outsider
 from tests.acceptance.records import until
 from tests.acceptance.stage import Provider, Stage
@@ -90,7 +90,7 @@ async def phone_round(stage: Stage, demo: Outsider, point: str) -> None:
     async with stage.phone() as effects:
         ids = await crash_and_recover(stage, demo, "android", point, bodies=bodies)
 
-        taps = Counter(int(entry["argv"][-2]) for entry in read_lines(effects))
+        taps = Counter(int(effect["argv"][-2]) for effect in read_effects(effects) if effect["action"] == "tap")
     tapped = {ids[number]: taps[number] for number in range(COMMANDS) if number % 2}
     unknown = await all_in_order(stage, demo, ids, indeterminate=set(tapped))
     assert all(count == 1 for id_, count in tapped.items() if id_ not in unknown)
@@ -141,7 +141,3 @@ async def assert_calls_within_attempts(stage: Stage, demo: Outsider, provider: P
     commands, calls = await stage.records.commands(demo.name), provider.calls()
     for id_ in ids:
         assert 1 <= calls[id_] <= commands[id_]["attempt"]
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

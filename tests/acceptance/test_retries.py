@@ -149,7 +149,8 @@ async def all_tapped_once(stage: Stage, demo: Outsider, ids: list[str]) -> None:
         assert demo.reply(id_)["status"] == "succeeded"
         outcomes = [(one["outcome"], one["error_code"]) for one in await stage.records.attempts(demo.name, id_)]
         assert outcomes[-1] == ("succeeded", None)
-        assert {code for _, code in outcomes[:-1]} == {"adb_server_down"}
+        # waiting for the adb server spends no attempt
+        assert {code for _, code in outcomes[:-1]} <= {"adb_server_down"}
     assert await stage.records.dead_letters(demo.name) == []
 
 

@@ -54,6 +54,7 @@ async def test_without_postgres_commands_are_accepted_and_held_and_all_finish_af
 
 async def test_a_tap_is_not_lost_or_repeated_when_postgres_goes_away_around_it(stage: Stage, demo: Outsider) -> None:
     async with stage.phone() as effects:
+        stage.worker("outbox")  # gives the phone its queue
         worker = stage.worker("android", ISH_ANDROID_PREFETCH="40")
         ids = await demo.publish_all(
             [demo.command("android.execute.v1", {"action": "tap", "x": number, "y": 7}) for number in range(40)]

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from contracts.logs import configure_logs
 from ops.stack.errors import StackError
-from tests.benchmarks import drain, ingest, latency, old_load, report
+from tests.benchmarks import drain, ingest, latency, old_load, phones, priority, report
 from tests.benchmarks.accounting import Machine
 from tests.benchmarks.product import Product
 from tests.benchmarks.rounds import Outcome, Turns
@@ -33,16 +33,38 @@ class _Size:
     drain_peers: int
     latency_count: int
     old_seconds: float
+    batch_count: int
+    on_each_phone: int
 
 
-_FULL = _Size(rounds=3, ingest_seconds=8, drain_ours=20_000, drain_peers=3_000, latency_count=3_000, old_seconds=30)
-_QUICK = _Size(rounds=1, ingest_seconds=2, drain_ours=5_000, drain_peers=600, latency_count=300, old_seconds=4)
+_FULL = _Size(
+    rounds=3,
+    ingest_seconds=8,
+    drain_ours=20_000,
+    drain_peers=3_000,
+    latency_count=3_000,
+    old_seconds=30,
+    batch_count=10_000,
+    on_each_phone=150,
+)
+_QUICK = _Size(
+    rounds=1,
+    ingest_seconds=2,
+    drain_ours=5_000,
+    drain_peers=600,
+    latency_count=300,
+    old_seconds=4,
+    batch_count=2_000,
+    on_each_phone=20,
+)
 _BENCHMARKS: dict[str, Callable[[Stand, Product, Turns, _Size], Outcome]] = {
     "ingest": lambda on, ours, turns, size: ingest.run(on, ours, turns, seconds=size.ingest_seconds),
     "drain": lambda on, ours, turns, size: drain.run(
         on, ours, turns, ours_count=size.drain_ours, peers_count=size.drain_peers
     ),
     "latency": lambda on, ours, turns, size: latency.run(on, ours, turns, count=size.latency_count),
+    "priority": lambda on, ours, turns, size: priority.run(on, ours, turns, batch_count=size.batch_count),
+    "phones": lambda on, ours, turns, size: phones.run(on, ours, turns, each=size.on_each_phone),
     "old": lambda on, ours, turns, size: old_load.run(on, ours, replace(turns, rounds=1), seconds=size.old_seconds),
 }
 

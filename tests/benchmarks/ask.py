@@ -1,6 +1,6 @@
-"""Publishes relays at an even rate and times their replies, as an outside publisher over AMQP; a process of its own.
+"""Publishes commands at an even rate and times their replies, as an outside publisher over AMQP; a process of its own.
 
-`python -m tests.benchmarks.ask COUNT PER_SECOND`, the address in BENCH_AMQP_URL; prints the times as JSON.
+`python -m tests.benchmarks.ask relay|ai COUNT PER_SECOND`, the address in BENCH_AMQP_URL; prints the times as JSON.
 """
 
 import asyncio
@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 
 import orjson
 import uvloop
@@ -15,19 +16,19 @@ from aio_pika.abc import AbstractIncomingMessage
 
 from contracts.broker import connect
 from contracts.logs import configure_logs
-from contracts.publisher import Publisher
+from contracts.publisher import Outgoing, Publisher
 from tests.benchmarks.bodies import relay_body
-from tests.benchmarks.commands import REPLIES, relay_command
+from tests.benchmarks.commands import REPLIES, ai_command, relay_command
 
 _LAST_REPLY_SECONDS = 30.0
 
 
-async def ask(url: str, *, count: int, per_second: float) -> list[float]:
+async def ask(url: str, commands: Sequence[Outgoing], *, per_second: float) -> list[float]:
     """Publish, and wait for every reply.
 
     Args:
         url: AMQP URL of the publisher.
-        count: How many.
+        commands: What is sent.
         per_second: Open loop: the schedule does not wait for replies, and each is timed from when it was due.
 
     Returns:
@@ -44,7 +45,7 @@ async def ask(url: str, *, count: int, per_second: float) -> list[float]:
         if orjson.loads(message.body)["status"] != "succeeded":
             sys.exit(f"not succeeded: {message.body.decode()}")
         replied[identity] = time.perf_counter()
-        if len(replied) == count:
+        if len(replied) == len(commands):
             complete.set()
 
     publisher = Publisher(url, name="ish benchmark", timeout_seconds=_LAST_REPLY_SECONDS)
@@ -52,7 +53,6 @@ async def ask(url: str, *, count: int, per_second: float) -> list[float]:
         channel = await connection.channel()
         queue = await channel.get_queue(REPLIES, ensure=False)
         await queue.consume(receive, no_ack=True)  # type: ignore[arg-type]  # a plain function is called as it is
-        commands = [relay_command(orjson.dumps(relay_body(number, round_name="ask"))) for number in range(count)]
         async with asyncio.TaskGroup() as group:
             kept_open = group.create_task(publisher.run())
             confirms = []
@@ -72,8 +72,12 @@ async def ask(url: str, *, count: int, per_second: float) -> list[float]:
 def main() -> None:
     """Ask, and print the times."""
     configure_logs(level="WARNING", format="text", process="ask")
-    count, per_second = int(sys.argv[1]), float(sys.argv[2])
-    print(json.dumps(uvloop.run(ask(os.environ["BENCH_AMQP_URL"], count=count, per_second=per_second))))
+    kind, count, per_second = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    if kind == "relay":
+        commands = [relay_command(orjson.dumps(relay_body(number, round_name="ask"))) for number in range(count)]
+    else:
+        commands = [ai_command(orjson.dumps({"prompt": f"question {number}"})) for number in range(count)]
+    print(json.dumps(uvloop.run(ask(os.environ["BENCH_AMQP_URL"], commands, per_second=per_second))))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from contracts.commands import KIND_RELAY, KINDS
+from contracts.commands import KIND_AI, KIND_RELAY, KINDS
 from contracts.frames import Properties
 from contracts.publisher import Outgoing
-from contracts.topology import COMMANDS, RELAY, ROUTING_KEYS, reply_queue
+from contracts.topology import AI, AI_BATCH, COMMANDS, RELAY, ROUTING_KEYS, reply_queue
 
 PUBLISHER = "demo"
 REPLIES = reply_queue(PUBLISHER)
@@ -18,11 +18,25 @@ def relay_command(body: bytes) -> Outgoing:
     Args:
         body: Its payload.
     """
+    return _command(KIND_RELAY, RELAY, body)
+
+
+def ai_command(body: bytes, *, batch: bool = False) -> Outgoing:
+    """A question to a model with a new id.
+
+    Args:
+        body: Its payload.
+        batch: Send it to the queue of batch work, and ask for no reply.
+    """
+    return _command(KIND_AI, AI_BATCH if batch else AI, body, reply_to=None if batch else REPLIES)
+
+
+def _command(kind: str, queue: str, body: bytes, *, reply_to: str | None = REPLIES) -> Outgoing:
     properties = Properties(
         message_id=str(uuid4()),
-        type=KINDS[KIND_RELAY].type,
+        type=KINDS[kind].type,
         user_id=PUBLISHER,
-        reply_to=REPLIES,
+        reply_to=reply_to,
         timestamp=int(datetime.now(UTC).timestamp()),
     )
-    return Outgoing(COMMANDS, ROUTING_KEYS[RELAY], properties, body)
+    return Outgoing(COMMANDS, ROUTING_KEYS[queue], properties, body)

@@ -29,7 +29,7 @@ def run(stand: Stand, product: Product, turns: Turns, *, count: int) -> Outcome:
 
     def ours() -> Round:
         product.empty()
-        asked = ("tests.benchmarks.ask", str(count + _WARM_UP), str(PER_SECOND))
+        asked = ("tests.benchmarks.ask", "relay", str(count + _WARM_UP), str(PER_SECOND))
         settings = {"BENCH_AMQP_URL": product.amqp_url}
         return _round(stand, product.worker("relay"), lambda: stand.ask(*asked, settings=settings))
 

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import orjson
 import psycopg
 
-from contracts.publisher import Publisher, PublishFailed
+from contracts.publisher import Outgoing, Publisher, PublishFailed
 from contracts.settings import read_settings
-from contracts.topology import ANDROID, RELAY
+from contracts.topology import AI, AI_BATCH, ANDROID, RELAY
 from ops.stack import accounts
 from ops.stack.adb_server import AdbServer
 from ops.stack.binaries import adb
@@ -60,6 +61,15 @@ class Product:
         """
         return self.stand.running(self._worker(pool))
 
+    def ai_worker(self, providers_file: Path) -> AbstractContextManager[Child]:
+        """One AI worker process that consumes already.
+
+        Args:
+            providers_file: Whom it asks.
+        """
+        processes = replace(self.processes, providers_file=str(providers_file))
+        return self.stand.running(next(spec for spec in processes.workers({}) if spec.name == "ai-1"))
+
     def worker_at_once(self, pool: str) -> AbstractContextManager[Child]:
         """One worker process, handed over before it is ready, so that its first message is seen.
 
@@ -81,7 +91,7 @@ class Product:
     def empty(self) -> None:
         """Forget what earlier rounds left in queues, tables and Redis."""
         with self.queues() as queues:
-            for name in (RELAY, ANDROID, REPLIES):
+            for name in (RELAY, AI, AI_BATCH, ANDROID, REPLIES):
                 queues.purge(name)
         with psycopg.connect(self.stand.session.postgres_url("ish_owner"), autocommit=True) as connection:
             connection.execute(f"truncate {_TABLES}")
@@ -106,7 +116,7 @@ class Product:
         return int(row[0]) if row else 0
 
     def publish(self, bodies: Sequence[bytes]) -> list[str]:
-        """Publish relay commands as `demo`, each persistent, mandatory and confirmed.
+        """Publish relay commands as `demo`.
 
         Args:
             bodies: Payloads.
@@ -114,7 +124,17 @@ class Product:
         Returns:
             Their ids.
         """
-        messages = [relay_command(body) for body in bodies]
+        return self.publish_commands([relay_command(body) for body in bodies])
+
+    def publish_commands(self, messages: Sequence[Outgoing]) -> list[str]:
+        """Publish commands as `demo`, each persistent, mandatory and confirmed.
+
+        Args:
+            messages: The commands.
+
+        Returns:
+            Their ids.
+        """
 
         async def publish() -> None:
             publisher = Publisher(self.amqp_url, name="ish benchmark", timeout_seconds=_PUBLISH_TIMEOUT_SECONDS)

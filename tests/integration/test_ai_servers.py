@@ -5,21 +5,17 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import uuid4
 
 import httpx
 import orjson
 import pytest
 
-from contracts.ai import AiSend
 from contracts.errors import ErrorCode, Permanent
 from ops.stack.binaries import Finder, default_cache_dir
+from workers.ai.call import Completion, Question, ask
 from workers.ai.client import open_client
 from workers.ai.configuration import load
-from workers.ai.handler import build
-from workers.handler import Command, Outcome
 
 QUESTION = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 
@@ -61,24 +57,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def asked(tmp_path: Path, address: str, **payload: object) -> Outcome:
-    """The local model asked through the worker's own handler."""
+async def asked(tmp_path: Path, address: str, prompt: str, **options: object) -> tuple[Completion, list[str]]:
+    """The local model asked as a worker asks, and the text as it came."""
     path = tmp_path / "providers.toml"
     path.write_text(
         f'[providers.local]\ndialect = "openai"\nbase_url = "{address}/v1"\n[providers.local.models."smollm2-135m"]\n'
     )
-    command = Command(
-        publisher="demo",
-        id=uuid4(),
-        kind="ai.send",
-        owner="owner",
-        payload=AiSend.model_validate(payload),
-        attempt=1,
-        accepted_at=datetime.now(UTC),
-        deadline_at=datetime.now(UTC) + timedelta(seconds=120),
-    )
+    target = load(path, secret_from_environment=lambda _: None).targets[0]
+    question = Question([{"role": "user", "content": prompt}], dict(options), "demo:1", timeout_seconds=120)
+    said: list[str] = []
     async with open_client() as client:
-        return await build(load(path, secret_from_environment=lambda _: None), client=client)(command)
+        return await ask(client, target, question, on_text=said.append), said
 
 
 async def test_the_scripted_provider_keeps_its_ledger_when_it_is_killed(tmp_path: Path) -> None:
@@ -103,6 +92,9 @@ async def test_the_scripted_provider_is_scripted_counted_and_stopped_over_http()
         await client.post("/__script", json={"steps": [{"status": 500, "times": 2}], "match": {"contains": "hell"}})
         statuses = [(await client.post("/v1/chat/completions", json=QUESTION)).status_code for _ in range(3)]
         by_model = await client.post("/v1/chat/completions", json={**QUESTION, "model": "fault-context_too_long"})
+        await client.post("/__script", json={"name": "slow", "latency_seconds": 0.1, "match": {"path": "/slow/*"}})
+        slow = await client.post("/slow/v1/chat/completions", json=QUESTION)
+        await client.delete("/__script", params={"name": "slow"})
         await client.delete("/__script")
         plain = await client.post("/chat/completions", json={**QUESTION, "model": "fault-context_too_long"})
         counts = (await client.get("/__calls")).json()
@@ -111,7 +103,8 @@ async def test_the_scripted_provider_is_scripted_counted_and_stopped_over_http()
         assert statuses == [500, 500, 200]
         assert by_model.status_code == 200  # a script that matches decides over the model's name
         assert plain.json()["error"]["code"] == "context_length_exceeded"
-        assert (counts["calls"], counts["ok"], counts["fail"], counts["in_flight"]) == (5, 2, 3, 0)
+        assert slow.elapsed.total_seconds() > 0.1
+        assert (counts["calls"], counts["ok"], counts["fail"], counts["in_flight"]) == (6, 3, 3, 0)
         assert await stopped(process) == 0
 
 
@@ -129,15 +122,18 @@ async def test_the_scripted_provider_streams_the_same_answer_word_by_word() -> N
 async def test_the_local_model_answers_a_question_through_the_worker(tmp_path: Path) -> None:
     async with started("ops.model", "--port", str(free_port())) as (_, address), httpx.AsyncClient() as client:
         health = await client.get(f"{address}/health")
-        outcome = await asked(tmp_path, address, prompt="What is the capital of France?", max_tokens=16, temperature=0)
+        answer, said = await asked(tmp_path, address, "What is the capital of France?", max_tokens=16, temperature=0)
         with pytest.raises(Permanent) as too_long:
-            await asked(tmp_path, address, prompt="word " * 4000)
+            await asked(tmp_path, address, "word " * 4000)
 
     assert health.json() == {"status": "ok"}
-    assert outcome.output["text"]
-    assert outcome.output["finish_reason"] in {"stop", "length"}
-    assert outcome.usage.tokens_in
-    assert outcome.usage.tokens_out
+    assert answer.text
+    assert "".join(said) == answer.text
+    assert len(said) > 1
+    assert answer.finish_reason in {"stop", "length"}
+    assert answer.tokens_in
+    assert answer.tokens_out
+    assert answer.first_token_seconds is not None
     assert too_long.value.code == ErrorCode.CONTEXT_TOO_LONG
 
 

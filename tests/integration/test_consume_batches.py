@@ -15,13 +15,14 @@ import pytest
 from contracts.broker import connect
 from contracts.commands import KIND_AI, KIND_RELAY
 from contracts.database import open_pool
+from contracts.errors import Deferred, ErrorCode, Transient
 from contracts.frames import Properties
 from contracts.publisher import Outgoing, Publisher
 from contracts.settings import read_settings
 from contracts.topology import AI, COMMANDS, RELAY
 from ops.stack.session import Session
 from workers.consume import Consumer, Pool
-from workers.handler import Command, Handler, Message, Outcome
+from workers.handler import Command, Handler, Message, Outcome, Usage
 from workers.intake import Intake
 from workers.killpoints import KillPoints
 from workers.registry import Registration
@@ -199,3 +200,33 @@ async def test_a_row_that_postgres_refuses_fails_alone(services: Session, publis
     assert sorted(line["id"] for line in lines) == sorted(states)
     letters = await rows(services, "select reason, message_id from dead_letters where publisher = $1", name)
     assert letters == [{"reason": "unrepresentable", "message_id": bad}]
+
+
+async def test_a_deferred_command_comes_again_and_spends_no_attempt(services: Session, publisher: Publisher) -> None:
+    seen: list[tuple[int, int]] = []
+
+    async def crowded(command: Command[Any]) -> Outcome:
+        seen.append((command.attempt, command.calls))
+        if len(seen) <= 3:
+            raise Deferred(ErrorCode.NO_CAPACITY, "no room", retry_after_seconds=0.1)
+        if len(seen) == 4:
+            error = Transient(ErrorCode.PROVIDER_UNAVAILABLE, "failed", retry_after_seconds=0.1)
+            error.spent = Usage(target="scripted/steady", calls=2, details={"calls": []})
+            raise error
+        return Outcome({}, usage=Usage(calls=1))
+
+    pool = POOLS["claimed first"]
+    name, _ = await published(publisher, pool, 1)
+    async with consuming(services, pool, crowded):
+        await all_ended(services, name, 1)
+
+    assert seen == [(1, 0), (1, 0), (1, 0), (1, 0), (2, 2)]
+    [row] = await rows(services, "select attempt, calls from commands where publisher = $1", name)
+    assert row == {"attempt": 2, "calls": 3}
+    attempts = await rows(
+        services, "select attempt, outcome, target, details::text from attempts where publisher = $1 order by 1", name
+    )
+    assert attempts == [
+        {"attempt": 1, "outcome": "retrying", "target": "scripted/steady", "details": '{"calls": []}'},
+        {"attempt": 2, "outcome": "succeeded", "target": None, "details": None},
+    ]

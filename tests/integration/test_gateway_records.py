@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from contracts.database import SERVER_SETTINGS
-from gateway import command_rows, identities, recorder, records, waiting
+from gateway import artifacts, command_rows, identities, recorder, records, waiting
 from ops import keys
 from ops.stack.session import Session
 from tests.integration.gateway_process import GatewayProcess, database, gateway_process
@@ -70,7 +70,7 @@ async def test_conversation_is_read_oldest_first_in_pages(
     assert (await client.get("/api/conversations/other/messages")).json() == {"items": [], "next_cursor": None}
 
 
-async def test_artifact_is_for_its_owners_and_need_not_be_sent_twice(
+async def test_artifact_is_for_its_owners_whole_or_in_part_and_need_not_be_sent_twice(
     services: Session, gateway: GatewayProcess, client: httpx.AsyncClient, owner: str
 ) -> None:
     name = hashlib.sha256(PNG).hexdigest()
@@ -91,6 +91,18 @@ async def test_artifact_is_for_its_owners_and_need_not_be_sent_twice(
     assert picture.headers["x-content-type-options"] == "nosniff"
     assert (again.status_code, again.content) == (304, b"")
     assert foreign.status_code == 404
+
+    tag = picture.headers["etag"]
+    for asked, status, content, place in (
+        ({"Range": "bytes=1-3"}, 206, PNG[1:4], f"bytes 1-3/{len(PNG)}"),
+        ({"Range": "bytes=4-", "If-Range": tag}, 206, PNG[4:], f"bytes 4-{len(PNG) - 1}/{len(PNG)}"),
+        ({"Range": "bytes=-2"}, 206, PNG[-2:], f"bytes {len(PNG) - 2}-{len(PNG) - 1}/{len(PNG)}"),
+        ({"Range": "bytes=99-"}, 416, b"", f"bytes */{len(PNG)}"),
+        ({"Range": "bytes=1-3", "If-Range": '"other"'}, 200, PNG, None),
+        ({"Range": "bytes=0-1,3-4"}, 200, PNG, None),
+    ):
+        part = await client.get(f"/api/artifacts/{name}", headers=asked)
+        assert (part.status_code, part.content, part.headers.get("content-range")) == (status, content, place)
 
 
 async def test_device_counts_as_connected_only_while_a_worker_says_so(
@@ -142,7 +154,8 @@ _PARAMETERS: dict[str, tuple[str, tuple[Any, ...], str]] = {
         "command_keys_pkey",
     ),
     "idempotency keys": (identities.READ, (["gateway"] * 50, [UUID(int=1)] * 50), "_pkey"),
-    "an artifact": (records.ARTIFACT, ("a" * 64, "o"), "artifacts_pkey"),
+    "an artifact": (artifacts.ARTIFACT, ("a" * 64, "o", 1, 9), "artifacts_pkey"),
+    "what an artifact is": (artifacts.FACTS, ("a" * 64, "o"), "artifacts_pkey"),
 }
 
 

@@ -178,7 +178,7 @@ async def test_a_message_without_a_user_is_kept_without_a_publisher(bench: Stand
 
 
 async def test_a_key_no_queue_is_bound_for_ends_as_unroutable_and_is_answered(bench: Stand, outsider: str) -> None:
-    id_ = await publish(bench, outsider, key="android.execute.nothere", type_="android.execute.v1", body=TAP_BODY)
+    id_ = await publish(bench, outsider, key="relay.nothere")
 
     async with bench.running():
         answer = await reply(bench)
@@ -186,7 +186,7 @@ async def test_a_key_no_queue_is_bound_for_ends_as_unroutable_and_is_answered(be
     assert (answer["command_id"], answer["status"]) == (str(id_), "failed")
     assert answer["error"]["code"] == "unroutable"
     (letter,) = await bench.dead_letters()
-    assert (letter["reason"], letter["routing_key"]) == ("unroutable", "android.execute.nothere")
+    assert (letter["reason"], letter["routing_key"]) == ("unroutable", "relay.nothere")
     assert await bench.depth(UNROUTED) == 0
 
 

@@ -118,7 +118,7 @@ async def test_every_repeated_statement_reads_by_an_index(bench: Stand) -> None:
     await republish.overdue()
     await republish.orphaned()
     await republish.forgotten()
-    await Housekeeping(database, retention_days=90).round()
+    await Housekeeping(database, retention_days=90, artifact_retention_days=30).round()
     async with Webhooks(Rules()) as webhooks, asyncio.TaskGroup() as group:
         deliveries = Deliveries(database, webhooks, give_up_seconds=60)
         hosting = group.create_task(deliveries.run())

@@ -221,8 +221,23 @@ async def test_housekeeping_prunes_what_is_past_the_retention_and_makes_partitio
     )
     await bench.owner.execute(f"drop table {newest}")
 
-    await Housekeeping(bench.database, retention_days=30).round()
+    old, young = [f"{number:064x}" for number in (1, 2)]
+    await bench.owner.execute(
+        "insert into artifacts values ($1, 'image/png', 1, 'x', now() - interval '8 days'), ($2, 'image/png', 1, 'y', now())",
+        old,
+        young,
+    )
+    await bench.owner.execute(
+        "insert into artifact_owners select sha256, 'o', $1, gen_random_uuid() from artifacts where sha256 = any ($2)",
+        bench.name,
+        [old, young],
+    )
 
+    await Housekeeping(bench.database, retention_days=30, artifact_retention_days=7).round()
+
+    left = await bench.owner.fetch("delete from artifacts where sha256 = any ($1) returning sha256", [old, young])
+    assert [row["sha256"] for row in left] == [young]
+    assert await bench.owner.fetchval("select count(*) from artifact_owners where publisher = $1", bench.name) == 0
     assert await bench.owner.fetchval("select to_regclass($1) is not null", newest)
     keys = await bench.owner.fetch("select id from command_keys where publisher = $1", bench.name)
     assert [row["id"] for row in keys] == [kept]

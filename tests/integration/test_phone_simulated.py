@@ -1,43 +1,61 @@
 import asyncio
+import hashlib
 import io
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from ops.phone.behaviour import control_phone
+from ops.phone.adb_programs import AdbProgram, bundled, of_distribution
+from ops.phone.apk import write_apk
+from ops.phone.control_port import control_phone
 from ops.phone.effects import read_effects
 from ops.phone.lab import PHONE_HOST, running_adb_server, until_state
-from ops.stack.binaries import adb
 from workers.android.adb import AdbServer
 
 TRACE_COLOUR = (220, 60, 60)
 DEADLINE_SECONDS = 60
 
 
+@pytest.fixture(scope="module", params=["bundled", "distribution"])
+def program(request: pytest.FixtureRequest) -> AdbProgram:
+    return bundled() if request.param == "bundled" else of_distribution(print)
+
+
 @pytest.fixture(scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AdbServer]:
-    async with running_adb_server(tmp_path_factory.mktemp("adb")) as running:
+async def server(program: AdbProgram, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AdbServer]:
+    home = tmp_path_factory.mktemp("adb")
+    async with running_adb_server(home, program=program.path, environment=program.environment) as running:
         yield running
 
 
 class Phone:
     """A simulated phone in its own process, as a person starts one, used through the adb program."""
 
-    def __init__(self, process: asyncio.subprocess.Process, server: AdbServer, address: str, control_port: int) -> None:
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        program: AdbProgram,
+        server: AdbServer,
+        address: str,
+        control_port: int,
+    ) -> None:
         self.process = process
+        self.program = program
         self.server = server
         self.address = address
         self.control_port = control_port
 
     async def adb(self, *arguments: str) -> tuple[int, bytes, str]:
         process = await asyncio.create_subprocess_exec(
-            *(adb(), "-P", str(self.server.port), "-s", self.address, *arguments),
+            *(self.program.path, "-P", str(self.server.port), "-s", self.address, *arguments),
+            env={**os.environ, **self.program.environment},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -52,8 +70,18 @@ class Phone:
         return stdout.decode()
 
 
+Start = Callable[..., AbstractAsyncContextManager[Phone]]
+
+
+@pytest.fixture
+def started(program: AdbProgram, server: AdbServer) -> Start:
+    return partial(start, program, server)
+
+
 @asynccontextmanager
-async def started(server: AdbServer, *arguments: str, address: str = f"{PHONE_HOST}:0") -> AsyncIterator[Phone]:
+async def start(
+    program: AdbProgram, server: AdbServer, *arguments: str, address: str = f"{PHONE_HOST}:0"
+) -> AsyncIterator[Phone]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "ops.phone", "--listen", address, "--control", "127.0.0.1:0", *arguments),
         stdout=asyncio.subprocess.PIPE,
@@ -64,7 +92,7 @@ async def started(server: AdbServer, *arguments: str, address: str = f"{PHONE_HO
         async with asyncio.timeout(DEADLINE_SECONDS):
             listens = (await process.stdout.readline()).decode().split()
             control = (await process.stdout.readline()).decode().split()
-        phone = Phone(process, server, listens[-1], int(control[-1].partition(":")[2]))
+        phone = Phone(process, program, server, listens[-1], int(control[-1].partition(":")[2]))
         await server.connect(phone.address, timeout_seconds=DEADLINE_SECONDS)
         await until_state(server, phone.address, "device")
         yield phone
@@ -76,8 +104,8 @@ async def started(server: AdbServer, *arguments: str, address: str = f"{PHONE_HO
     assert (process.returncode, stderr) == (0, b"")
 
 
-async def test_it_says_plainly_that_it_is_simulated(server: AdbServer) -> None:
-    async with started(server, "--serial", "SIMPHONE0007") as phone:
+async def test_it_says_plainly_that_it_is_simulated(started: Start) -> None:
+    async with started("--serial", "SIMPHONE0007") as phone:
         assert await phone.shell("getprop ro.product.model") == "ISH Simulated Phone\n"
         assert await phone.shell("getprop ro.serialno") == "SIMPHONE0007\n"
         assert "level: 87" in await phone.shell("dumpsys battery")
@@ -88,8 +116,8 @@ async def test_it_says_plainly_that_it_is_simulated(server: AdbServer) -> None:
         assert "com.ish.notes/.Notes" in await phone.shell("dumpsys window | grep mFocusedApp")
 
 
-async def test_exit_codes_and_errors_are_those_of_a_phone(server: AdbServer) -> None:
-    async with started(server) as phone:
+async def test_exit_codes_and_errors_are_those_of_a_phone(started: Start) -> None:
+    async with started() as phone:
         assert await phone.adb("shell", "exit 7") == (7, b"", "")
         assert await phone.adb("shell", "foo") == (127, b"", "/system/bin/sh: foo: inaccessible or not found\n")
         assert await phone.adb("shell", "ls /nope") == (1, b"", "ls: /nope: No such file or directory\n")
@@ -98,8 +126,8 @@ async def test_exit_codes_and_errors_are_those_of_a_phone(server: AdbServer) -> 
         assert (code, error) == (1, "error: closed\n")
 
 
-async def test_a_screenshot_shows_what_was_done(server: AdbServer) -> None:
-    async with started(server) as phone:
+async def test_a_screenshot_shows_what_was_done(started: Start) -> None:
+    async with started() as phone:
         _, before, _ = await phone.adb("exec-out", "screencap", "-p")
         await phone.shell("input tap 160 320")  # the icon of Notes
         await phone.shell("input text 'hello%sthere'")
@@ -113,13 +141,13 @@ async def test_a_screenshot_shows_what_was_done(server: AdbServer) -> None:
         assert first.crop(field).tobytes() != second.crop(field).tobytes()
 
 
-async def test_every_effect_is_in_the_log_with_its_marker(server: AdbServer, tmp_path: Path) -> None:
+async def test_every_effect_is_in_the_log_with_its_marker(started: Start, tmp_path: Path) -> None:
     log = tmp_path / "effects.jsonl"
-    async with started(server, "--effects", str(log)) as phone:
+    async with started("--effects", str(log)) as phone:
         await phone.shell("ISH_MARKER=first input tap 1 2; input swipe 1 2 3 4 10")
         await phone.shell("input keyevent HOME")
         await phone.adb("shell", "echo $(id)")
-    async with started(server, "--effects", str(log)) as phone:
+    async with started("--effects", str(log)) as phone:
         await phone.shell("am start -n com.ish.browser/.Browser")
 
     effects = read_effects(log)
@@ -136,15 +164,15 @@ async def test_every_effect_is_in_the_log_with_its_marker(server: AdbServer, tmp
     assert os.stat(log).st_mode & 0o777 == 0o600  # noqa: PTH116  # the mode is the claim
 
 
-async def test_large_output_arrives_whole(server: AdbServer) -> None:
-    async with started(server) as phone:
+async def test_large_output_arrives_whole(started: Start) -> None:
+    async with started() as phone:
         output = await phone.shell("seq 1000000")
 
     assert output == "".join(f"{number}\n" for number in range(1, 1_000_001))
 
 
-async def test_permission_is_asked_for_and_given(server: AdbServer) -> None:
-    async with started(server) as phone:
+async def test_permission_is_asked_for_and_given(started: Start, server: AdbServer) -> None:
+    async with started() as phone:
         await control_phone(phone.control_port, authorized=False)
         await until_state(server, phone.address, "unauthorized")
 
@@ -153,8 +181,8 @@ async def test_permission_is_asked_for_and_given(server: AdbServer) -> None:
         assert await phone.shell("whoami") == "shell\n"
 
 
-async def test_it_vanishes_and_comes_back(server: AdbServer) -> None:
-    async with started(server) as phone:
+async def test_it_vanishes_and_comes_back(started: Start, server: AdbServer) -> None:
+    async with started() as phone:
         await control_phone(phone.control_port, present=False)
         await until_state(server, phone.address, "offline")
 
@@ -163,8 +191,8 @@ async def test_it_vanishes_and_comes_back(server: AdbServer) -> None:
         assert await phone.shell("whoami") == "shell\n"
 
 
-async def test_the_control_port_refuses_what_it_does_not_know(server: AdbServer) -> None:
-    async with started(server) as phone:
+async def test_the_control_port_refuses_what_it_does_not_know(started: Start) -> None:
+    async with started() as phone:
         with pytest.raises(ValueError, match="explode"):
             await control_phone(phone.control_port, answer="explode")
         with pytest.raises(ValueError, match="Extra inputs"):
@@ -173,8 +201,8 @@ async def test_the_control_port_refuses_what_it_does_not_know(server: AdbServer)
         assert (await control_phone(phone.control_port)).answer == "normal"
 
 
-async def test_an_address_in_use_is_one_line(server: AdbServer) -> None:
-    async with started(server) as phone:
+async def test_an_address_in_use_is_one_line(started: Start) -> None:
+    async with started() as phone:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "ops.phone", "--listen", phone.address), stderr=asyncio.subprocess.PIPE
         )
@@ -183,3 +211,60 @@ async def test_an_address_in_use_is_one_line(server: AdbServer) -> None:
     assert process.returncode == 1
     assert len(stderr.decode().splitlines()) == 1
     assert "address already in use" in stderr.decode()
+
+
+async def test_files_go_to_the_phone_and_come_back(started: Start, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 5000
+    (tmp_path / "there").write_bytes(content)
+    async with started("--effects", str(tmp_path / "effects")) as phone:
+        assert (await phone.adb("push", str(tmp_path / "there"), "/sdcard/new/folder/file"))[0] == 0
+        assert (await phone.adb("pull", "/sdcard/new/folder/file", str(tmp_path / "back")))[0] == 0
+        assert (await phone.adb("pull", "/sdcard/new", str(tmp_path / "tree")))[0] == 0
+        refused = await phone.adb("push", str(tmp_path / "there"), "/system/file")
+        missing = await phone.adb("pull", "/sdcard/none", str(tmp_path / "none"))
+        listed = (await phone.adb("ls", "/sdcard/new"))[1].decode()
+
+    assert (tmp_path / "back").read_bytes() == (tmp_path / "tree/folder/file").read_bytes() == content
+    assert (refused[0], missing[0]) == (1, 1)
+    assert "Read-only file system" in refused[1].decode() + refused[2]
+    assert "No such file or directory" in missing[1].decode() + missing[2]
+    assert listed.split()[-1] == "folder"
+    [pushed] = read_effects(tmp_path / "effects")
+    assert pushed["sha256"] == hashlib.sha256(content).hexdigest()
+    assert (pushed["action"], pushed["path"], pushed["running"]) == ("push", "/sdcard/new/folder/file", 1)
+
+
+async def test_apps_are_installed_and_uninstalled(started: Start, tmp_path: Path) -> None:
+    (tmp_path / "good.apk").write_bytes(write_apk("org.example.thing"))
+    (tmp_path / "bad.apk").write_bytes(b"no app")
+    async with started() as phone:
+        assert (await phone.adb("install", "-r", str(tmp_path / "good.apk")))[0] == 0
+        assert "package:org.example.thing" in await phone.shell("pm list packages")
+        code, stdout, stderr = await phone.adb("install", str(tmp_path / "bad.apk"))
+        assert code == 1
+        assert "INSTALL_PARSE_FAILED_NOT_APK" in stdout.decode() + stderr
+        assert await phone.adb("uninstall", "org.example.thing") == (0, b"Success\n", "")
+        assert (await phone.adb("uninstall", "org.example.thing"))[0] == 1
+        assert "org.example.thing" not in await phone.shell("pm list packages")
+
+
+async def test_what_is_typed_into_adb_arrives_and_the_log_is_shown(started: Start) -> None:
+    async with started() as phone:
+        process = await asyncio.create_subprocess_exec(
+            *(phone.program.path, "-P", str(phone.server.port), "-s", phone.address, "shell", "cat"),
+            env={**os.environ, **phone.program.environment},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert (await process.communicate(b"typed\n"))[0] == b"typed\n"
+        assert b"the simulated phone has started" in (await phone.adb("logcat", "-d"))[1]
+
+
+async def test_a_shifted_phone_without_the_keyboard_is_started_so(started: Start) -> None:
+    async with started("--shift-px", "300", "--no-keyboard") as phone:
+        await phone.shell("am start -n com.ish.notes/.Notes")
+
+        assert 'bounds="[40,460][680,1280]"' in await phone.shell("uiautomator dump /dev/tty")
+        assert "adbkeyboard" not in await phone.shell("pm list packages")
+        assert (await control_phone(phone.control_port)).shift_px == 300

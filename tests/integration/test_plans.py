@@ -19,6 +19,7 @@ from workers import commits, runs
 from workers.at_once import finish_at_once
 from workers.claims import claim, claim_known, mark_alone
 from workers.commits import OutboxKey
+from workers.conversations import BEFORE
 from workers.handler import Message, Outcome
 
 BIG = "commands|command_keys|outbox|messages|conversations|deliveries|attempts|workers"
@@ -77,6 +78,11 @@ async def filled(services: Session) -> None:
         select publisher, id, day, 'relay', 'filler', 'succeeded', 'relay', '{}', now(), now()
         from command_keys where publisher = 'filler';
         analyze command_keys;
+        insert into messages
+          (publisher, command_id, position, owner, conversation_id, sender, text, metadata, sent_at, accepted_at)
+        select 'filler', gen_random_uuid(), 0, 'filler', 'room ' || i % 20, 'user', 'hello', '{}', now(), now()
+        from generate_series(1, 20000) i;
+        analyze messages;
         """
     )
     # as autovacuum does: it analyzes what has changed, and leaves empty partitions alone
@@ -132,6 +138,15 @@ async def test_committing_reads_by_key(explaining: Explaining, make_admitted: An
 
     assert len(explaining.plans) == 10
     assert explaining.read_whole() == []
+
+
+async def test_the_newest_lines_of_a_conversation_are_read_in_order_by_an_index(explaining: Explaining) -> None:
+    lines = await explaining.fetch(BEFORE, "filler", "room 7", datetime.now(UTC), uuid4(), 500)
+
+    assert len(lines) == 500
+    [plan] = explaining.plans
+    assert "Index Scan Backward using messages_by_conversation" in plan
+    assert "Sort" not in plan
 
 
 async def test_ending_a_waiting_command_reads_by_key(services: Session, filled: None, make_admitted: Any) -> None:

@@ -2,9 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts.errors import ErrorCode, Permanent
 from workers.ai.configuration import Configuration, ConfigurationError, Model, load
-from workers.ai.routing import candidates
 
 TWO_PROVIDERS = """
 [providers.zai]
@@ -74,10 +72,6 @@ def test_a_key_may_come_from_a_named_variable(tmp_path: Path) -> None:
     assert key.get_secret_value() == "from-environment"
 
 
-def test_limits_that_have_no_effect_yet_are_named(tmp_path: Path) -> None:
-    assert loaded(tmp_path).limits_not_enforced() == ["providers.zai.max_in_flight"]
-
-
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
@@ -89,7 +83,7 @@ def test_limits_that_have_no_effect_yet_are_named(tmp_path: Path) -> None:
         (provider(ADDRESS, 'dialect = "grok"'), "[providers.p] dialect: Input should be 'openai', 'zai'"),
         (
             provider(ADDRESS, 'dialect = "anthropic"'),
-            "[providers.p] dialect: anthropic is not supported yet; supported are openai, zai and perplexity",
+            "[providers.p] a provider of dialect anthropic needs api_key_file or api_key_env",
         ),
         (provider(OPENAI, 'base_url = "ftp://x"'), "[providers.p] base_url: must be a URL that starts with http"),
         (provider(OPENAI, 'base_url = "https://u:p@x/v1"'), "[providers.p] base_url: must hold no user"),
@@ -115,9 +109,19 @@ def test_limits_that_have_no_effect_yet_are_named(tmp_path: Path) -> None:
             "[aliases.a] models: 'p/x' is not one of p/m",
         ),
         (
-            provider(OPENAI, ADDRESS) + '\n[aliases.a]\npolicy = "fastest"\nmodels = ["p/m"]',
-            "[aliases.a] policy: fastest is not supported yet; supported is priority",
+            provider(OPENAI, ADDRESS) + '\n[aliases.a]\npolicy = "luckiest"\nmodels = ["p/m"]',
+            "[aliases.a] policy: Input should be 'priority', 'weighted', 'fastest', 'cheapest' or 'balanced'",
         ),
+        (provider(OPENAI, ADDRESS) + "\n[aliases.a]", "[aliases.a] models or capability is missing"),
+        (
+            provider(OPENAI, ADDRESS) + '\n[aliases.a]\ncapability = "vision"',
+            "[aliases.a] capability: no model has 'vision'",
+        ),
+        (
+            provider(OPENAI, ADDRESS, model="[providers.p.models.m]\nrequests_per_minute = 0"),
+            "[providers.p.models.m] requests_per_minute: Input should be greater than or equal to 1",
+        ),
+        (provider(OPENAI, ADDRESS, "weight = -1"), "[providers.p] weight: Input should be greater than 0"),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_line_that_names_table_and_key(
@@ -138,65 +142,26 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load(tmp_path / "none.toml", secret_from_environment=lambda _: None)
 
 
-@pytest.mark.parametrize(
-    ("model", "provider_name", "expected"),
-    [
-        (None, None, ["zai/glm-4-flash", "local/smollm2-135m"]),
-        ("default", None, ["zai/glm-4-flash", "local/smollm2-135m"]),
-        ("small", None, ["local/smollm2-135m"]),
-        ("local/org/large", None, ["local/org/large"]),
-        ("org/large", None, ["local/org/large"]),
-        ("glm-4-flash", None, ["zai/glm-4-flash"]),
-        (None, "local", ["local/smollm2-135m"]),
-        ("default", "local", ["local/smollm2-135m"]),
-        ("org/large", "local", ["local/org/large"]),
-        ("local/org/large", "local", ["local/org/large"]),
-    ],
-)
-def test_a_question_goes_to_alias_then_full_name_then_model_name(
-    tmp_path: Path, model: str | None, provider_name: str | None, expected: list[str]
-) -> None:
-    found = candidates(loaded(tmp_path), model=model, provider=provider_name)
+def test_an_alias_may_name_a_capability_and_bound_its_calls(tmp_path: Path) -> None:
+    content = provider(OPENAI, ADDRESS, model='[providers.p.models.m]\ncapabilities = ["vision"]')
 
-    assert [target.name for target in found] == expected
+    configuration = loaded(tmp_path, content + '\n[aliases.eyes]\ncapability = "vision"\ncache = true\nmax_calls = 2')
 
-
-def test_without_a_default_alias_the_first_model_answers(tmp_path: Path) -> None:
-    configuration = loaded(tmp_path, provider(OPENAI, ADDRESS))
-
-    assert [target.name for target in candidates(configuration, model=None, provider=None)] == ["p/m"]
+    eyes = configuration.aliases["eyes"]
+    assert (eyes.models, eyes.capability, eyes.cache, eyes.max_calls) == ((), "vision", True, 2)
 
 
 @pytest.mark.parametrize(
-    ("model", "provider_name", "code", "words"),
-    [
-        (
-            "glm-5",
-            None,
-            ErrorCode.MODEL_NOT_FOUND,
-            "model glm-5 is not configured; configured: zai/glm-4-flash, local/",
-        ),
-        ("glm-4-flash", "local", ErrorCode.MODEL_NOT_FOUND, "configured: local/smollm2-135m"),
-        ("zai/glm-4-flash", "local", ErrorCode.MODEL_NOT_FOUND, "configured: local/smollm2-135m"),
-        (None, "other", ErrorCode.PROVIDER_NOT_CONFIGURED, "provider other is not configured; configured: zai, local"),
-    ],
+    ("own", "providers", "weight"), [(None, None, 1.0), (None, "weight = 3", 3.0), ("weight = 0.5", "weight = 3", 0.5)]
 )
-def test_what_is_not_configured_is_a_permanent_error_that_lists_what_is(
-    tmp_path: Path, model: str | None, provider_name: str | None, code: ErrorCode, words: str
+def test_a_models_weight_is_its_own_or_its_providers_or_one(
+    tmp_path: Path, own: str | None, providers: str | None, weight: float
 ) -> None:
-    with pytest.raises(Permanent) as caught:
-        candidates(loaded(tmp_path), model=model, provider=provider_name)
+    model = "[providers.p.models.m]\n" + (own or "")
 
-    assert caught.value.code == code
-    assert words in caught.value.message
+    configuration = loaded(tmp_path, provider(OPENAI, ADDRESS, providers or "", model=model))
 
-
-def test_with_nothing_configured_the_error_says_what_to_configure() -> None:
-    with pytest.raises(Permanent) as caught:
-        candidates(Configuration(), model=None, provider=None)
-
-    assert caught.value.code == ErrorCode.PROVIDER_NOT_CONFIGURED
-    assert "set ISH_PROVIDERS_FILE" in caught.value.message
+    assert configuration.targets[0].weight == weight
 
 
 def test_the_cost_of_a_call_needs_both_prices_and_both_counts() -> None:

@@ -51,6 +51,9 @@ def first_fault(payload: dict[str, Any]) -> tuple[str, str]:
         ({"prompt": "a", "metadata": {"a": "x" * 16_384}}, "metadata", "at most 16384 bytes"),
         ({"prompt": "a", "metadata": nested(5_000)}, "metadata", "nested deeper than 32 levels"),
         ({"prompt": "a", "unknown": 1}, "unknown", "not permitted"),
+        ({"prompt": "a", "cache": True}, "", "temperature 0 or a seed"),
+        ({"prompt": "a", "cache": True, "temperature": 0.5}, "", "temperature 0 or a seed"),
+        ({"prompt": "a", "capabilities": []}, "capabilities", "at least 1"),
     ],
 )
 def test_a_wrong_payload_names_its_field_and_its_rule(payload: dict[str, Any], field: str, words: str) -> None:
@@ -72,6 +75,10 @@ def test_a_payload_with_every_field_survives_a_round_trip_through_json() -> None
         "max_tokens": 5,
         "stop": ["\n"],
         "seed": 7,
+        "capabilities": ["vision"],
+        "response_format": {"type": "json_object"},
+        "stream": True,
+        "cache": True,
         "timeout_seconds": 600,
         "in_reply_to": "6e1d2c9e-7f1b-4d0c-9d55-5d5b8f3a1f00",
         "metadata": nested(31) | {"escaped": "\\u0000"},

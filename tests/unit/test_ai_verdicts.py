@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import CommandError, ErrorCode, Permanent, Transient
+from workers.ai.providers import DIALECTS
 from workers.ai.verdicts import judge, retry_after_seconds
 
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
@@ -15,7 +16,8 @@ def judged(
 ) -> CommandError:
     body = None if error is None else {"error": {"message": SECRET, **error}}
     lower = {name.replace("_", "-"): value for name, value in headers.items()}
-    return judge(provider="p", model="m", dialect=dialect, status=status, headers=lower, body=body, now=NOW)
+    table = DIALECTS[dialect].errors
+    return judge(provider="p", model="m", table=table, status=status, headers=lower, body=body, now=NOW)
 
 
 ZAI_TABLE: list[tuple[type[CommandError], ErrorCode, float | None, list[int]]] = [
@@ -61,6 +63,7 @@ def test_a_used_up_quota_of_zai_waits_until_the_reset_that_its_text_names() -> N
 
     assert isinstance(error, Transient)
     assert error.retry_after_seconds == 1800.0
+    assert error.details["cooldown_seconds"] == 1800.0
 
 
 @pytest.mark.parametrize(
@@ -111,7 +114,8 @@ def test_a_failure_of_an_openai_style_server_means_what_its_code_or_else_its_sta
 
 @pytest.mark.parametrize("body", [None, [], "text", {"error": "text"}, {"error": ["x"]}, {"error": {"code": {"a": 1}}}])
 def test_an_error_body_of_any_shape_leaves_the_status_to_decide(body: Any) -> None:
-    verdict = judge(provider="p", model="m", dialect="zai", status=503, headers={}, body=body, now=NOW)
+    table = DIALECTS["zai"].errors
+    verdict = judge(provider="p", model="m", table=table, status=503, headers={}, body=body, now=NOW)
 
     assert verdict.code == ErrorCode.PROVIDER_UNAVAILABLE
 
@@ -123,6 +127,7 @@ def test_details_name_what_a_person_needs_to_ask_the_provider() -> None:
         "provider": "p",
         "model": "m",
         "scope": "request",
+        "begun": False,
         "status": 400,
         "provider_code": "bad",
         "parameter": "messages[0].content",
@@ -153,3 +158,89 @@ def test_the_wait_that_the_provider_asks_for_wins_over_the_tables() -> None:
 
     assert isinstance(error, Transient)
     assert error.retry_after_seconds == 20.0
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "code", "dead"),
+    [
+        (400, {"type": "invalid_request_error"}, ErrorCode.PROVIDER_REJECTED, None),
+        (
+            400,
+            {"type": "invalid_request_error", "message": "prompt is too long: 9 tokens > 8 maximum"},
+            ErrorCode.CONTEXT_TOO_LONG,
+            None,
+        ),
+        (
+            400,
+            {"type": "invalid_request_error", "message": "Your credit balance is too low to access the API"},
+            ErrorCode.PROVIDER_AUTHENTICATION,
+            True,
+        ),
+        (401, {"type": "authentication_error"}, ErrorCode.PROVIDER_AUTHENTICATION, True),
+        (402, {"type": "billing_error"}, ErrorCode.PROVIDER_AUTHENTICATION, True),
+        (403, {"type": "permission_error"}, ErrorCode.PROVIDER_AUTHENTICATION, True),
+        (404, {"type": "not_found_error"}, ErrorCode.MODEL_NOT_FOUND, None),
+        (413, {"type": "request_too_large"}, ErrorCode.PROVIDER_REJECTED, None),
+        (429, {"type": "rate_limit_error"}, ErrorCode.PROVIDER_RATE_LIMITED, None),
+        (
+            429,
+            {"type": "rate_limit_error", "details": {"error_code": "enforced_spend_limit_reached"}},
+            ErrorCode.PROVIDER_AUTHENTICATION,
+            True,
+        ),
+        (500, {"type": "api_error"}, ErrorCode.PROVIDER_UNAVAILABLE, None),
+        (504, {"type": "timeout_error"}, ErrorCode.PROVIDER_TIMEOUT, None),
+        (529, {"type": "overloaded_error"}, ErrorCode.PROVIDER_UNAVAILABLE, None),
+        (200, {"type": "overloaded_error"}, ErrorCode.PROVIDER_UNAVAILABLE, None),
+    ],
+)
+def test_a_failure_of_anthropic_means_what_its_type_or_else_its_status_says(
+    status: int, error: dict[str, Any], code: ErrorCode, *, dead: bool | None
+) -> None:
+    verdict = judged(status=status, error=error, dialect="anthropic")
+
+    assert verdict.code == code
+    assert verdict.details.get("dead") is dead
+
+
+def test_a_used_up_limit_of_openai_cools_down_until_the_headers_say_it_is_filled() -> None:
+    error = judged(
+        status=429,
+        error={"code": "rate_limit_exceeded"},
+        x_ratelimit_remaining_requests="0",
+        x_ratelimit_reset_requests="1m30.5s",
+        x_ratelimit_remaining_tokens="100",
+        x_ratelimit_reset_tokens="6h0m0s",
+    )
+
+    assert isinstance(error, Transient)
+    assert error.retry_after_seconds == 90.5
+    assert error.details["cooldown_seconds"] == 90.5
+
+
+@pytest.mark.parametrize("reset", ["", "soon", "-1s", "1s later"])
+def test_a_reset_that_cannot_be_read_leaves_the_wait_open(reset: str) -> None:
+    error = judged(status=429, x_ratelimit_remaining_requests="0", x_ratelimit_reset_requests=reset)
+
+    assert isinstance(error, Transient)
+    assert error.retry_after_seconds is None
+    assert "cooldown_seconds" not in error.details
+
+
+def test_a_wait_for_the_same_request_cools_nothing_else_down() -> None:
+    error = judged(status=409, retry_after="3")
+
+    assert isinstance(error, Transient)
+    assert error.retry_after_seconds == 3.0
+    assert "cooldown_seconds" not in error.details
+
+
+def test_too_much_at_once_is_to_be_answered_with_fewer_calls_in_flight() -> None:
+    error = judged(status=429, error={"code": "1302"}, dialect="zai")
+
+    assert error.details["shrink"] is True
+    assert "cooldown_seconds" not in error.details
+
+
+def test_milliseconds_are_read_where_the_provider_names_them() -> None:
+    assert retry_after_seconds({"retry-after-ms": "250", "retry-after": "1"}, now=NOW) == 0.25

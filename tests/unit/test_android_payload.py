@@ -1,5 +1,6 @@
 import json
 import shlex
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -7,23 +8,47 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from contracts import android_shell
-from contracts.android import AndroidExecute, Tap
+from contracts.android import AndroidExecute
+from contracts.android_actions import MAX_BATCH_ACTIONS
+from contracts.android_screen_actions import Tap
 
-EVERY_ACTION = [
+SHA256 = "0" * 64
+EFFECTS: list[dict[str, Any]] = [
     {"action": "tap", "x": 10, "y": 20},
     {"action": "swipe", "x1": 1, "y1": 2, "x2": 3, "y2": 4, "duration_ms": 500},
     {"action": "long_press", "x": 10, "y": 20},
     {"action": "key", "key": "HOME"},
     {"action": "text", "text": "hello"},
+    {"action": "tap_on", "selector": {"text": "OK", "index": 1}},
+    {"action": "install", "path": "/sdcard/a.apk", "replace": False},
+    {"action": "shell", "argv": ["input", "tap", "1", "2"]},
+    {"action": "flow", "name": "perplexity.ask", "inputs": {"question": "Why?"}},
+    {"action": "batch", "actions": [{"action": "wake"}, {"action": "tap", "x": 1, "y": 2}]},
+]
+REPEATABLE: list[dict[str, Any]] = [
+    {"action": "clear_text"},
+    {"action": "find", "selector": {"id": "com.a.b:id/c", "clickable": True}},
+    {"action": "wait_for", "selector": {"description_contains": "done"}, "gone": True},
+    {"action": "ui_dump"},
     {"action": "screenshot"},
+    {"action": "record", "seconds": 180},
     {"action": "getprop", "name": "ro.product.model"},
     {"action": "battery"},
     {"action": "current_app"},
-    {"action": "start_app", "package": "com.android.settings", "activity": ".Settings"},
-    {"action": "wake"},
     {"action": "status"},
+    {"action": "logcat", "lines": 10, "filter": ["ActivityManager:I", "*:S"]},
+    {"action": "list_packages", "kind": "third_party"},
+    {"action": "start_app", "package": "com.android.settings", "activity": ".Settings"},
+    {"action": "stop_app", "package": "com.android.settings"},
+    {"action": "install", "artifact": SHA256},
+    {"action": "uninstall", "package": "com.a.b"},
+    {"action": "push", "path": "/sdcard/a b.txt", "content_base64": "eA=="},
+    {"action": "pull", "path": "/data/local/tmp/x"},
+    {"action": "wake"},
     {"action": "shell", "argv": ["pm", "list", "packages"]},
+    {"action": "batch", "actions": [{"action": "wake"}, {"action": "screenshot"}]},
 ]
+EVERY_ACTION = EFFECTS + REPEATABLE
 
 
 def errors_of(data: object) -> list[tuple[str, str]]:
@@ -32,15 +57,15 @@ def errors_of(data: object) -> list[tuple[str, str]]:
     return [(".".join(map(str, error["loc"])), error["msg"]) for error in caught.value.errors()]
 
 
-@pytest.mark.parametrize("fields", EVERY_ACTION, ids=lambda fields: fields["action"])
+@pytest.mark.parametrize("fields", EVERY_ACTION, ids=lambda fields: str(fields["action"]))
 def test_an_action_survives_the_wire_unchanged(fields: dict[str, object]) -> None:
-    payload = AndroidExecute.model_validate(fields | {"device": "SIM1", "timeout_seconds": 5})
+    payload = AndroidExecute.model_validate(fields | {"device": "SIM1", "timeout_seconds": 200})
 
     again = AndroidExecute.model_validate_json(payload.model_dump_json())
 
     assert again == payload
     assert payload.device == "SIM1"
-    assert payload.timeout_seconds == 5
+    assert payload.timeout_seconds == 200
     assert payload.root.action == fields["action"]
 
 
@@ -55,6 +80,7 @@ def test_an_action_survives_the_wire_unchanged(fields: dict[str, object]) -> Non
         ("shell screencap -p", {"action": "screenshot"}),
         ("adb shell dumpsys  battery", {"action": "battery"}),
         ("shell am start -n com.a.b/.C", {"action": "start_app", "package": "com.a.b", "activity": ".C"}),
+        ("shell am force-stop com.a.b", {"action": "stop_app", "package": "com.a.b"}),
         ("shell pm list packages -3", {"action": "shell", "argv": ["pm", "list", "packages", "-3"]}),
     ],
 )
@@ -91,6 +117,41 @@ def test_a_missing_device_is_left_out_of_the_canonical_json() -> None:
         ({"command": "shell getprop a", "action": "wake"}, "action", "Extra inputs"),
         ({"command": "shell getprop a", "device": "a b"}, "device", "match pattern"),
         ({"command": 7}, "command", "valid string"),
+        ({"action": "wake", "device": "A", "tag": "b"}, "wake", "either device or tag"),
+        ({"command": "shell getprop a", "device": "A", "tag": "b"}, "", "either device or tag"),
+        ({"action": "wake", "tag": "A B"}, "wake.tag", "match pattern"),
+        ({"action": "find", "selector": {}}, "find.selector", "at least one"),
+        ({"action": "find", "selector": {"index": 0}}, "find.selector", "at least one"),
+        ({"action": "find", "selector": {"xpath": "//a"}}, "find.selector.xpath", "Extra inputs"),
+        ({"action": "find"}, "find.selector", "Field required"),
+        ({"action": "record", "seconds": 181}, "record.seconds", "less than or equal to 180"),
+        ({"action": "record", "seconds": 60, "timeout_seconds": 60}, "record", "at least seconds + 15"),
+        ({"action": "push", "path": "/sdcard/a"}, "push", "either content_base64 or artifact"),
+        ({"action": "push", "path": "/sdcard/a", "content_base64": "x"}, "push.content_base64", "base64"),
+        ({"action": "push", "path": "/etc/hosts", "artifact": SHA256}, "push.path", "/sdcard/"),
+        ({"action": "push", "path": "/sdcard/../etc/hosts", "artifact": SHA256}, "push.path", ".."),
+        ({"action": "push", "path": "/sdcard/", "artifact": SHA256}, "push.path", "name a file"),
+        ({"action": "push", "path": "/data/local/tmp/ish.fence", "artifact": SHA256}, "push.path", "kept for"),
+        ({"action": "pull", "path": "/sdcard/a\0b"}, "pull.path", "NUL"),
+        ({"action": "pull", "path": "/sdcard/a\nb"}, "pull.path", "control characters"),
+        ({"action": "pull", "path": "/sdcard/" + "é" * 500}, "pull.path", "1000 bytes"),
+        ({"action": "install"}, "install", "either artifact or path"),
+        ({"action": "install", "artifact": "A" * 64}, "install.artifact", "match pattern"),
+        ({"action": "logcat", "lines": 0}, "logcat.lines", "greater than or equal to 1"),
+        ({"action": "logcat", "filter": ["a b:I"]}, "logcat.filter.0", "match pattern"),
+        ({"action": "flow", "name": "../x.y"}, "flow.name", "match pattern"),
+        ({"action": "flow", "name": "a.b", "inputs": {"x": ""}}, "flow.inputs.x", "at least 1 character"),
+        ({"action": "batch", "actions": []}, "batch", "at least one"),
+        (
+            {"action": "batch", "actions": [{"action": "wake"}] * (MAX_BATCH_ACTIONS + 1)},
+            "batch.actions",
+            "at most 100",
+        ),
+        ({"action": "batch", "actions": [{"action": "batch", "actions": []}]}, "batch.actions.0", "'batch' found"),
+        ({"action": "batch", "actions": [{"action": "wake", "device": "A"}]}, "batch", "stand on the batch"),
+        ({"action": "batch", "actions": [{"action": "tap", "x": 1}]}, "batch.actions.0.tap.y", "Field required"),
+        ({"action": "shell", "argv": ["echo", *["x" * 4000] * 9]}, "shell.argv", "32768 bytes"),
+        ({"action": "shell", "argv": ["id"], "max_output_bytes": 0}, "shell.max_output_bytes", "greater than"),
         ({"command": "devices"}, "command", "shell <program>"),
         ({"command": "shell input tap 99999 1"}, "command.tap.x", "less than or equal to"),
     ],
@@ -123,6 +184,7 @@ def test_a_bad_payload_names_the_field(data: object, place: str, reason: str) ->
         ["getprop", "a", "b"],
         ["ECHO"],
         [""],
+        [],
     ],
 )
 def test_what_is_not_on_the_allow_list_is_refused(argv: list[str]) -> None:
@@ -156,16 +218,20 @@ def test_a_line_that_a_shell_would_act_on_is_refused(line: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "repeatable"),
     [
-        *((fields, False) for fields in EVERY_ACTION[:5]),
-        *((fields, True) for fields in EVERY_ACTION[5:]),
-        ({"action": "shell", "argv": ["input", "tap", "1", "2"]}, False),
+        *((fields, False) for fields in EFFECTS),
+        *((fields, True) for fields in REPEATABLE),
         ({"action": "shell", "argv": ["am", "force-stop", "com.a.b"]}, False),
-        ({"action": "shell", "argv": ["getprop"]}, True),
     ],
     ids=str,
 )
 def test_only_what_may_run_twice_is_repeatable(fields: dict[str, object], *, repeatable: bool) -> None:
     assert AndroidExecute.model_validate(fields).repeatable is repeatable
+
+
+def test_a_record_has_the_time_that_it_needs() -> None:
+    for seconds in (1, 180):
+        payload = AndroidExecute.model_validate({"action": "record", "seconds": seconds})
+        assert payload.timeout_seconds > seconds
 
 
 @settings(deadline=None)
@@ -189,7 +255,7 @@ def test_the_schema_shows_both_forms() -> None:
     schema = AndroidExecute.model_json_schema()
 
     actions, line = schema["anyOf"]
-    assert len(actions["oneOf"]) == len(EVERY_ACTION)
+    assert len(actions["oneOf"]) == len({fields["action"] for fields in EVERY_ACTION})
     assert actions["discriminator"]["propertyName"] == "action"
     assert line["required"] == ["command"]
 

@@ -1,3 +1,4 @@
+import base64
 import hashlib
 import io
 import shlex
@@ -7,18 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from contracts.android import AndroidExecute
+from contracts.android import action_from
 from contracts.errors import ErrorCode, Permanent
 from ops.phone import sh
+from ops.phone.syntax import Simple
 from workers.android.actions import Plan, plan
 from workers.android.adb import ShellOutput
+from workers.android.keyboard import line_for_any, line_for_ascii
 from workers.android.png import NotAPicture, find_picture
 
 DONE = ShellOutput(b"", b"", 0)
 
 
 def plan_of(**fields: object) -> Plan:
-    return plan(AndroidExecute.model_validate(fields).root)
+    return plan(action_from(fields))
 
 
 def picture(width: int = 3, height: int = 2) -> bytes:
@@ -27,24 +30,53 @@ def picture(width: int = 3, height: int = 2) -> bytes:
     return buffer.getvalue()
 
 
+def words_of(line: str) -> list[list[str]]:
+    """The commands of a line as the simulated phone's shell reads it, none of their words a variable."""
+    commands = sh.parse(line)
+    assert all(isinstance(command, Simple) for command in commands)
+    simple = [command for command in commands if isinstance(command, Simple)]
+    assert not any(part.is_variable for command in simple for word in command.words for part in word)
+    return [["".join(part.text for part in word) for word in command.words] for command in simple]
+
+
 @settings(deadline=None)
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=60))
 def test_any_ascii_text_is_typed_character_for_character(text: str) -> None:
-    line = plan_of(action="text", text=text).line
-
-    typed = [command.argv for command in sh.parse(line)]
+    typed = words_of(line_for_ascii(text))
 
     assert all(argv[:2] == ["input", "text"] and len(argv) == 3 for argv in typed)
     assert "".join(argv[2] for argv in typed) == text
     assert not any("%s" in argv[2] for argv in typed)
 
 
-@pytest.mark.parametrize("text", ["héllo", "日本", "🙂", "bell\x07", "\x1b[A"])
-def test_text_that_the_input_program_cannot_type_is_refused(text: str) -> None:
-    with pytest.raises(Permanent) as caught:
-        plan_of(action="text", text=text)
+@settings(deadline=None)
+@given(st.text(min_size=1, max_size=2000))
+def test_any_text_goes_to_adb_keyboard_as_base64_in_pieces(text: str) -> None:
+    sent = words_of(line_for_any(text, in_use="com.android.adbkeyboard/.AdbIME"))
 
-    assert caught.value.code is ErrorCode.UNSUPPORTED_TEXT_INPUT
+    assert all(argv[:5] == ["am", "broadcast", "-a", "ADB_INPUT_B64", "--es"] for argv in sent)
+    assert b"".join(base64.b64decode(argv[6]) for argv in sent).decode() == text
+
+
+@pytest.mark.parametrize(
+    ("in_use", "back"),
+    [
+        ("com.a.b/.Ime", "ime set com.a.b/.Ime"),
+        ("com.a.b/c.D$E", "ime set 'com.a.b/c.D$E'"),
+        ("null", "ime reset"),
+        ("com.a.b/.Ime; reboot", "ime reset"),
+    ],
+)
+def test_the_input_method_that_was_in_use_is_set_back_and_the_exit_code_kept(in_use: str, back: str) -> None:
+    line = line_for_any("日本", in_use=in_use)
+
+    assert line.endswith(f"; r=$?; {back}; exit $r")
+
+
+def test_a_line_is_never_longer_than_adb_takes() -> None:
+    lines = [line_for_any("🙂" * 4000, in_use="null"), line_for_ascii("'" * 4000), line_for_ascii("%s" * 2000)]
+
+    assert max(len(line.encode()) for line in lines) < 60_000
 
 
 @settings(deadline=None)
@@ -139,6 +171,14 @@ def test_output_that_was_cut_off_says_so() -> None:
     assert reading.output == {"stdout": "a", "stderr": "", "exit_code": None, "truncated": True}
 
 
+@pytest.mark.parametrize("action", ["battery", "getprop", "list_packages", "screenshot"])
+def test_a_report_that_was_cut_off_is_not_read_as_if_it_were_whole(action: str) -> None:
+    with pytest.raises(Permanent) as caught:
+        plan_of(action=action).read(ShellOutput(b"  level: 8", b"", None, truncated=True))
+
+    assert caught.value.code is ErrorCode.TRUNCATED
+
+
 def test_nothing_in_front_is_not_a_failure() -> None:
     reading = plan_of(action="current_app").read(ShellOutput(b"", b"", 1))
 
@@ -153,6 +193,11 @@ def test_nothing_in_front_is_not_a_failure() -> None:
         ({"action": "key", "key": 4}, "input keyevent 4"),
         ({"action": "wake"}, "input keyevent KEYCODE_WAKEUP"),
         ({"action": "start_app", "package": "com.a.b", "activity": ".C"}, "am start -n com.a.b/.C"),
+        ({"action": "stop_app", "package": "com.a.b"}, "am force-stop com.a.b"),
+        ({"action": "list_packages"}, "pm list packages"),
+        ({"action": "list_packages", "kind": "system"}, "pm list packages -s"),
+        ({"action": "logcat", "lines": 5}, "logcat -d -t 5"),
+        ({"action": "logcat", "lines": 5, "filter": ["A*:I", "b:S"]}, "logcat -d -t 5 'A*:I' b:S '*:S'"),
     ],
     ids=str,
 )

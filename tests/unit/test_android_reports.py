@@ -1,10 +1,9 @@
 import pytest
 
-from contracts.errors import ErrorCode, Indeterminate, Permanent, Transient
-from workers.android.adb import AdbFailure, AdbServer
+from contracts.errors import ErrorCode, Permanent
+from workers.android.adb import AdbServer
 from workers.android.devices import parse_servers
-from workers.android.handler import failure_of
-from workers.android.reports import read_battery, read_focus, read_properties, read_screen, read_serial
+from workers.android.reports import read_battery, read_focus, read_packages, read_properties, read_screen, read_serial
 from workers.android.states import hint, not_configured, not_ready
 
 # as a Pixel with Android 14 prints it
@@ -99,25 +98,10 @@ def test_a_malformed_adb_server_is_refused_by_name(value: str) -> None:
         parse_servers(value)
 
 
-@pytest.mark.parametrize(
-    ("begun", "repeatable", "kind", "code"),
-    [
-        (False, False, Transient, ErrorCode.DEVICE_OFFLINE),
-        (False, True, Transient, ErrorCode.DEVICE_OFFLINE),
-        (True, True, Transient, ErrorCode.DEVICE_OFFLINE),
-        (True, False, Indeterminate, ErrorCode.INDETERMINATE),
-    ],
-)
-def test_a_lost_answer_is_indeterminate_only_when_the_effect_may_have_happened_and_must_not_happen_twice(
-    kind: type[Exception], code: ErrorCode, *, begun: bool, repeatable: bool
-) -> None:
-    lost = AdbFailure(ErrorCode.DEVICE_OFFLINE, "gone", begun=begun)
+def test_packages_are_read_sorted_and_without_what_is_printed_around_them() -> None:
+    report = "WARNING: linker\npackage:org.b\r\npackage:com.a.b\n\n"
 
-    failure = failure_of(lost, repeatable=repeatable, device="SIM1")
-
-    assert type(failure) is kind
-    assert failure.code is code
-    assert failure.details == {"device": "SIM1", "cause": "device_offline"}
+    assert read_packages(report) == ["com.a.b", "org.b"]
 
 
 def test_every_state_but_ready_says_what_to_do() -> None:

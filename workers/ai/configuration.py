@@ -1,13 +1,13 @@
 """The providers file: which AI providers, models and aliases there are, read from TOML and checked to the last key.
 
 [providers.zai]
-dialect = "zai"                  # zai | openai | perplexity
+dialect = "zai"                  # zai | openai | perplexity | anthropic
 base_url = "https://open.bigmodel.cn/api/paas/v4"
 api_key_file = "secrets/zai"     # relative to this file; or api_key_env = "ZAI_API_KEY"
 [providers.zai.models.glm-4-flash]
 [aliases.default]
-policy = "priority"
-models = ["zai/glm-4-flash"]
+policy = "priority"              # priority | weighted | fastest | cheapest | balanced
+models = ["zai/glm-4-flash"]     # and, or instead, capability = "vision": the models that have it
 """
 
 import tomllib
@@ -34,8 +34,7 @@ from contracts.settings import refuse_printed_secret
 Dialect = Literal["openai", "zai", "perplexity", "anthropic"]
 Policy = Literal["priority", "weighted", "fastest", "cheapest", "balanced"]
 
-_NEEDS_KEY = frozenset({"zai", "perplexity"})
-_LIMITS_NOT_ENFORCED = ("max_in_flight", "requests_per_minute", "tokens_per_minute", "weight")
+_NEEDS_KEY = frozenset({"zai", "perplexity", "anthropic"})
 
 
 class ConfigurationError(ValueError):
@@ -52,8 +51,9 @@ def _usable_base_url(url: str) -> str:
         raise ValueError("must be a URL that starts with http:// or https://")
     if parts.username is not None or parts.query or parts.fragment:
         raise ValueError("must hold no user, password, query or fragment")
-    if parts.path.rstrip("/").endswith("/chat/completions"):
-        raise ValueError("must end before /chat/completions, which is added")
+    for ending in ("/chat/completions", "/messages"):
+        if parts.path.rstrip("/").endswith(ending):
+            raise ValueError(f"must end before {ending}, which is added")
     return url.rstrip("/")
 
 
@@ -61,19 +61,30 @@ ProviderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/@+-]{0,199}$")]
 Seconds = Annotated[float, Field(gt=0, le=600)]
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Capability = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Model(_Table):
-    """One model of a provider, under the name that the provider knows."""
+class _Limits(_Table):
+    """What all workers together may ask for; None is no limit."""
+
+    max_in_flight: int | None = Field(default=None, ge=1)
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    weight: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Its share under `weighted`, `fastest` and `balanced`; without it a model takes its provider's, and that is 1."""
+
+
+class Model(_Limits):
+    """One model of a provider, under the name that the provider knows; its limits count beside the provider's."""
 
     context_tokens: int | None = Field(default=None, ge=1)
     input_usd_per_million_tokens: Price | None = None
     output_usd_per_million_tokens: Price | None = None
-    capabilities: tuple[str, ...] = ()
+    capabilities: tuple[Capability, ...] = ()
 
     def cost_usd(self, *, tokens_in: int | None, tokens_out: int | None) -> float | None:
         """The price of one call; None when a price or a count is not known."""
@@ -84,28 +95,24 @@ class Model(_Table):
         return (tokens_in * price_in + tokens_out * price_out) / 1_000_000
 
 
-class Provider(_Table):
-    """One account at one server."""
+class Provider(_Limits):
+    """One account at one server; its limits count for the API key too, should another table use the same one there."""
 
     dialect: Dialect
     base_url: Annotated[str, AfterValidator(_usable_base_url)]
     api_key_file: str | None = None
     api_key_env: str | None = None
-    max_in_flight: int | None = Field(default=None, ge=1)
-    requests_per_minute: int | None = Field(default=None, ge=1)
-    tokens_per_minute: int | None = Field(default=None, ge=1)
-    weight: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     connect_timeout_seconds: Seconds = 5
     first_token_timeout_seconds: Seconds = 120
-    """From the request to the first sign of an answer; a plain call has its first sign when the answer is complete."""
+    """From the request to the first sign of an answer; without `stream` that is the whole answer."""
     idle_timeout_seconds: Seconds = 30
     """The longest silence once the answer has begun."""
+    stream: bool = True
+    """Have answers sent while they are made; False for a server that cannot: then only a whole answer is a sign."""
     models: dict[ModelName, Model] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _is_served(self) -> Self:
-        if self.dialect == "anthropic":
-            raise ValueError("dialect: anthropic is not supported yet; supported are openai, zai and perplexity")
         if self.api_key_file is not None and self.api_key_env is not None:
             raise ValueError("give either api_key_file or api_key_env, not both")
         if self.dialect in _NEEDS_KEY and self.api_key_file is None and self.api_key_env is None:
@@ -114,15 +121,20 @@ class Provider(_Table):
 
 
 class Alias(_Table):
-    """A name for a choice of models."""
+    """A name for a choice of models: those listed, then those with the capability, in the file's order."""
 
     policy: Policy = "priority"
-    models: tuple[str, ...] = Field(min_length=1)
+    models: tuple[str, ...] = ()
+    capability: Capability | None = None
+    cache: bool = False
+    """Take an identical deterministic answer of the last hour, also when the command does not ask for that."""
+    max_calls: int | None = Field(default=None, ge=1, le=20)
+    """Calls of providers that one command may cost; None means the setting `ISH_AI_CALLS_PER_COMMAND`."""
 
     @model_validator(mode="after")
-    def _is_served(self) -> Self:
-        if self.policy != "priority":
-            raise ValueError(f"policy: {self.policy} is not supported yet; supported is priority")
+    def _chooses_something(self) -> Self:
+        if not self.models and self.capability is None:
+            raise ValueError("models or capability is missing")
         return self
 
 
@@ -138,6 +150,12 @@ class _File(_Table):
                 if target not in known:
                     offered = ", ".join(sorted(known))
                     raise ValueError(f"[aliases.{alias}] models: {target!r} is not one of {offered}")
+            if choice.capability is not None and not any(
+                choice.capability in model.capabilities
+                for provider in self.providers.values()
+                for model in provider.models.values()
+            ):
+                raise ValueError(f"[aliases.{alias}] capability: no model has {choice.capability!r}")
         return self
 
 
@@ -156,6 +174,11 @@ class Target:
         """`provider/model`."""
         return f"{self.provider_name}/{self.model_name}"
 
+    @property
+    def weight(self) -> float:
+        """Its share among candidates; 1 unless configured."""
+        return self.model.weight or self.provider.weight or 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
@@ -166,16 +189,6 @@ class Configuration:
     targets: tuple[Target, ...] = ()
     """In the file's order."""
     aliases: dict[str, Alias] = field(default_factory=dict)
-
-    def limits_not_enforced(self) -> list[str]:
-        """Keys that are read and checked but have no effect yet, each as `providers.zai.max_in_flight`."""
-        providers = {target.provider_name: target.provider for target in self.targets}
-        return [
-            f"providers.{name}.{key}"
-            for name, provider in providers.items()
-            for key in _LIMITS_NOT_ENFORCED
-            if getattr(provider, key) is not None
-        ]
 
 
 def load(path: Path, *, secret_from_environment: Callable[[str], str | None]) -> Configuration:

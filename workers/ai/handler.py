@@ -1,87 +1,109 @@
-"""Answers one `ai.send`: chooses a target, asks it within the deadline, and says what to record."""
+"""Answers one `ai.send`: puts the dialogue together, has it answered or finds the answer kept, and says what to record."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
 
-import httpx
-
-from contracts.ai import MAX_TIMEOUT_SECONDS, AiSend
-from contracts.errors import ErrorCode, Expired, Transient
-from workers.ai.configuration import Configuration, Target
-from workers.ai.openai_style import Completion, Question, complete
-from workers.ai.routing import candidates
+from contracts.ai import AiSend
+from workers.ai.answer import Answer, Asked
+from workers.ai.asking import Asking
+from workers.ai.cache import AnswerCache, cache_key
+from workers.ai.dialogue import Dialogue, History, Line, wants_history
+from workers.ai.routing import DEFAULT_ALIAS
+from workers.ai.streaming import TokenStreams, TokenWriter
 from workers.handler import Command, Handler, Message, Outcome, Usage
 
-_OPTIONS = frozenset({"temperature", "top_p", "max_tokens", "stop", "seed"})
 
-
-def build(configuration: Configuration, *, client: httpx.AsyncClient) -> Handler:
+def build(asking: Asking, *, history: History, cache: AnswerCache, streams: TokenStreams) -> Handler:
     """The handler of `ai.send`.
 
     Args:
-        configuration: From `workers.ai.configuration.load`, or an empty one: then every command fails and says what to
-            configure.
-        client: From `workers.ai.client.open_client`; it outlives the handler.
+        asking: How providers are asked.
+        history: Where a conversation's lines come from.
+        cache: Answers to questions that were asked before.
+        streams: Where answers are left while they are made.
     """
 
     async def handle(command: Command[AiSend]) -> Outcome:
         payload = command.payload
-        target = candidates(configuration, model=payload.model, provider=payload.provider)[0]
-        completion = await _ask(client, target, command)
+        lines: Sequence[Line] = ()
+        if payload.conversation_id is not None and wants_history(payload):
+            lines = await history(command.owner, payload.conversation_id, command.accepted_at, command.id)
+        dialogue = Dialogue.of(payload, lines)
+        writer = streams.writer(command.publisher, command.id) if payload.stream else None
+        try:
+            asked = await _answered(asking, cache, command, dialogue, writer)
+            if writer is not None:
+                await writer.end()
+        finally:
+            if writer is not None:
+                await writer.close()
         return Outcome(
-            output=_output(completion, target, payload),
-            messages=_lines(completion, target, command),
-            usage=Usage(
-                target=target.name,
-                tokens_in=completion.tokens_in,
-                tokens_out=completion.tokens_out,
-                cost_usd=target.model.cost_usd(tokens_in=completion.tokens_in, tokens_out=completion.tokens_out),
-            ),
+            output=_output(asked.answer, payload),
+            messages=_lines(asked.answer, command),
+            usage=_usage(asked),
         )
 
     return handle
 
 
-async def _ask(client: httpx.AsyncClient, target: Target, command: Command[AiSend]) -> Completion:
-    remaining = (command.deadline_at - datetime.now(UTC)).total_seconds()
-    if remaining <= 0:
-        raise _too_late()
-    question = Question(
-        messages=command.payload.dialogue(),
-        options=command.payload.model_dump(include=set(_OPTIONS), exclude_none=True),
-        # two publishers may use the same id: neither may be given the other's answer
-        idempotency_key=f"{quote(command.publisher, safe='')}:{command.id}",
-        timeout_seconds=min(command.payload.timeout_seconds or MAX_TIMEOUT_SECONDS, remaining),
+async def _answered(
+    asking: Asking, cache: AnswerCache, command: Command[AiSend], dialogue: Dialogue, writer: TokenWriter | None
+) -> Asked:
+    payload = command.payload
+    if not _may_be_kept(asking, payload):
+        return await asking.answer(command, dialogue, writer)
+    asked: Asked | None = None
+
+    async def make() -> Answer:
+        nonlocal asked
+        asked = await asking.answer(command, dialogue, writer)
+        return asked.answer
+
+    question = payload.model_dump(
+        mode="json", exclude={"metadata", "conversation_id", "in_reply_to", "timeout_seconds", "stream", "cache"}
     )
-    try:
-        return await complete(client, target, question)
-    except Transient as error:
-        if datetime.now(UTC) >= command.deadline_at:
-            raise _too_late() from error
-        raise
+    history = [line["content"] for line in dialogue.history]
+    answer = await cache.answer(cache_key(command.owner, question=question, history=history), make)
+    if asked is not None:
+        return asked
+    if writer is not None:
+        writer.begin("cached")
+        writer.write(answer.text)
+    return Asked(answer, calls=[], route=None, cost_usd=0.0)
 
 
-def _too_late() -> Expired:
-    return Expired(ErrorCode.DEADLINE_PASSED, "the deadline passed before an answer was complete")
+def _may_be_kept(asking: Asking, payload: AiSend) -> bool:
+    if payload.cache is not None or not payload.deterministic:
+        return bool(payload.cache)
+    alias = asking.configuration().aliases.get(payload.model or DEFAULT_ALIAS)
+    return alias is not None and alias.cache
 
 
-def _output(completion: Completion, target: Target, payload: AiSend) -> dict[str, Any]:
-    output: dict[str, Any] = {
-        "text": completion.text,
-        "model": target.model_name,
-        "provider": target.provider_name,
-        "finish_reason": completion.finish_reason,
-        "usage": {"prompt_tokens": completion.tokens_in, "completion_tokens": completion.tokens_out},
-    }
+def _usage(asked: Asked) -> Usage:
+    answer = asked.answer
+    details: dict[str, Any] = {"route": asked.route, "calls": asked.calls}
+    if answer.cached:
+        return Usage(target=answer.target, tokens_in=0, tokens_out=0, cost_usd=0.0, details={"cached": True, **details})
+    counted = sum(call["outcome"] != "provider_rate_limited" for call in asked.calls)
+    return Usage(
+        target=answer.target,
+        tokens_in=answer.tokens_in,
+        tokens_out=answer.tokens_out,
+        cost_usd=asked.cost_usd,
+        calls=counted,
+        details=details,
+    )
+
+
+def _output(answer: Answer, payload: AiSend) -> dict[str, Any]:
+    output = answer.output()
     if payload.conversation_id is not None:
         output["conversation_id"] = payload.conversation_id
-    if completion.citations:
-        output["citations"] = list(completion.citations)
     return output
 
 
-def _lines(completion: Completion, target: Target, command: Command[AiSend]) -> tuple[Message, ...]:
+def _lines(answer: Answer, command: Command[AiSend]) -> tuple[Message, ...]:
     """What the conversation gains: the question, unless a relay recorded it already, and the answer."""
     payload = command.payload
     if payload.conversation_id is None:
@@ -98,14 +120,14 @@ def _lines(completion: Completion, target: Target, command: Command[AiSend]) -> 
                 metadata=dict(payload.metadata or {}),
             )
         )
-    if completion.text:
+    if answer.text:
         lines.append(
             Message(
                 conversation_id=payload.conversation_id,
                 sender="bot",
-                text=completion.text,
+                text=answer.text,
                 sent_at=datetime.now(UTC),
-                metadata={**(payload.metadata or {}), "provider": target.provider_name, "model": target.model_name},
+                metadata={**(payload.metadata or {}), "provider": answer.provider, "model": answer.model},
             )
         )
     return tuple(lines)

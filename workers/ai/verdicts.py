@@ -1,14 +1,17 @@
 """Decides what a provider's failure means: status and code, by table, to an error of ours and what it is about.
 
 A code in the body decides before the HTTP status does: ZAI answers 429 for a full rate, an empty account and a locked
-one alike. Sources: https://docs.z.ai/api-reference/api-code,
-https://platform.openai.com/docs/guides/error-codes, https://docs.perplexity.ai.
+one alike. Each dialect in `workers.ai.providers` has its own table of codes; what they share is here. The provider's
+own words are read but never repeated: they may quote the prompt.
+
+Every error's `details` hold `provider`, `model`, `scope` and `begun`, and, where they apply, what a router acts on:
+`cooldown_seconds`, `shrink` and `dead` (see `Verdict`).
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum, unique
 from typing import Any
@@ -16,6 +19,8 @@ from typing import Any
 from contracts.errors import CommandError, ErrorCode, Permanent, Transient
 
 MAX_WAIT_SECONDS = 7 * 86400.0
+_MAX_MESSAGE_CHARACTERS = 2000
+"""Of a provider's own words, as far as they are searched."""
 
 
 @unique
@@ -39,26 +44,16 @@ class Verdict:
     """Completes "provider NAME …"."""
     wait_seconds: float | None = None
     """The wait it calls for when the answer names none."""
-    until_reset: bool = False
-    """The answer's text says when the quota is filled again."""
+    parks: bool = False
+    """Nothing within the scope works before the wait is over, even if the table names the wait: a `cooldown_seconds`."""
+    shrinks: bool = False
+    """Too much at once: fewer calls in flight cure it (`shrink`)."""
+    dead: bool = False
+    """Nothing within the scope works until a person acts (`dead`)."""
 
 
 BUSY = Verdict(Transient, ErrorCode.PROVIDER_UNAVAILABLE, Scope.MODEL, "has this model overloaded")
 LIMITED = Verdict(Transient, ErrorCode.PROVIDER_RATE_LIMITED, Scope.KEY, "limits the rate of requests")
-AT_ONCE = Verdict(
-    Transient, ErrorCode.PROVIDER_RATE_LIMITED, Scope.MODEL, "limits the requests at once", wait_seconds=1.0
-)
-QUOTA = Verdict(
-    Transient,
-    ErrorCode.PROVIDER_RATE_LIMITED,
-    Scope.KEY,
-    "has no quota left until its next reset",
-    wait_seconds=3600.0,
-    until_reset=True,
-)
-FAIR_USE = Verdict(
-    Transient, ErrorCode.PROVIDER_RATE_LIMITED, Scope.KEY, "applies its fair-use policy", wait_seconds=600.0
-)
 FAILING = Verdict(Transient, ErrorCode.PROVIDER_UNAVAILABLE, Scope.PROVIDER, "failed")
 IN_FLIGHT = Verdict(
     Transient, ErrorCode.PROVIDER_UNAVAILABLE, Scope.REQUEST, "is still at an earlier call for this", wait_seconds=5.0
@@ -66,10 +61,18 @@ IN_FLIGHT = Verdict(
 TIMED_OUT = Verdict(Transient, ErrorCode.PROVIDER_TIMEOUT, Scope.PROVIDER, "timed out behind its own gateway")
 ODD = Verdict(Transient, ErrorCode.PROVIDER_MALFORMED, Scope.PROVIDER, "put an error into a successful answer")
 KEY_DEAD = Verdict(
-    Permanent, ErrorCode.PROVIDER_AUTHENTICATION, Scope.KEY, "refused the API key: check the key of this provider"
+    Permanent,
+    ErrorCode.PROVIDER_AUTHENTICATION,
+    Scope.KEY,
+    "refused the API key: check the key of this provider",
+    dead=True,
 )
 NO_CREDIT = Verdict(
-    Permanent, ErrorCode.PROVIDER_AUTHENTICATION, Scope.KEY, "has no credit or no active plan for this API key"
+    Permanent,
+    ErrorCode.PROVIDER_AUTHENTICATION,
+    Scope.KEY,
+    "has no credit or no active plan for this API key",
+    dead=True,
 )
 NO_MODEL = Verdict(
     Permanent, ErrorCode.MODEL_NOT_FOUND, Scope.MODEL, "has no such model for this key: check model and base_url"
@@ -102,139 +105,166 @@ STATUSES: dict[int, Verdict] = {
 }
 """Exceptions to their hundred: 3xx is MOVED, 4xx REJECTED, 5xx FAILING."""
 
-OPENAI_CODES: dict[str, Verdict] = {
-    "invalid_api_key": KEY_DEAD,
-    "account_deactivated": KEY_DEAD,
-    "authentication_error": KEY_DEAD,
-    "permission_error": KEY_DEAD,
-    "insufficient_quota": NO_CREDIT,
-    "credit_balance_exhausted": NO_CREDIT,
-    "billing_hard_limit_reached": NO_CREDIT,
-    "billing_not_active": NO_CREDIT,
-    "enforced_spend_limit_reached": NO_CREDIT,
-    "model_not_found": NO_MODEL,
-    "model_not_available": NO_MODEL,
-    "context_length_exceeded": TOO_LONG,
-    "exceed_context_size_error": TOO_LONG,
-    "string_above_max_length": TOO_LONG,
-    "content_filter": REFUSED,
-    "content_policy_violation": REFUSED,
-    "server_is_overloaded": BUSY,
-    "overloaded_error": BUSY,
-    "slow_down": LIMITED,
-    "rate_limit_exceeded": LIMITED,
-    "server_error": FAILING,
-}
-
-_ZAI_GROUPS: tuple[tuple[Verdict, tuple[int, ...]], ...] = (
-    (AT_ONCE, (1302, 1303)),
-    (BUSY, (1305, 1312)),
-    (QUOTA, (1304, 1308, 1310)),
-    (FAIR_USE, (1313,)),
-    (KEY_DEAD, (1000, 1001, 1002, 1003, 1004, 1110, 1111, 1112, 1121)),
-    (NO_CREDIT, (1113, 1309, 1311)),
-    (REJECTED, (1210, 1212, 1213, 1214, 1215)),
-    (NO_MODEL, (1211, 1220, 1221, 1222)),
-    (TOO_LONG, (1261,)),
-    (REFUSED, (1301,)),
-    (FAILING, (500, 1120, 1200, 1230, 1234)),
-    (IN_FLIGHT, (1231,)),
-)
-ZAI_CODES: dict[str, Verdict] = {str(code): verdict for verdict, codes in _ZAI_GROUPS for code in codes}
-
-CODES: dict[str, dict[str, Verdict]] = {"openai": OPENAI_CODES, "perplexity": OPENAI_CODES, "zai": ZAI_CODES}
-"""By dialect: what the body's `error.code`, or else its `error.type`, means."""
-
-FINISHED = {"stop": "stop", "length": "length", "eos": "stop", "end_turn": "stop"}
-"""A `finish_reason` that ends a whole answer, and the name that we give it."""
-
-NOT_FINISHED: dict[str, Verdict] = {
-    "content_filter": REFUSED,
-    "sensitive": REFUSED,
-    "model_context_window_exceeded": TOO_LONG,
-    "model_length": TOO_LONG,
-    "network_error": FAILING,
-    "error": FAILING,
-}
-
-_CONTEXT_WORDS = re.compile(r"context[ _](?:length|window|size)|maximum context", re.IGNORECASE)
-_RESET_TIME = re.compile(r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}")
-_BEIJING = timezone(timedelta(hours=8))
+_TOO_LONG_WORDS = re.compile(r"context[ _](?:length|window|size)|maximum context|prompt is too long", re.IGNORECASE)
+_WORDY_STATUSES = frozenset({400, 413, 422})
 _HTTP_ERRORS = range(400, 600)
 
 
+def _no_reset(headers: Mapping[str, str], message: str, now: datetime) -> float | None:
+    del headers, message, now
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorTable:
+    """What one dialect's errors mean; what is not in it is judged by the HTTP status."""
+
+    codes: Mapping[str, Verdict]
+    """By the body's `error.code`, or else its `error.type`."""
+    phrases: tuple[tuple[re.Pattern[str], Verdict], ...] = ()
+    """What the text of a 400, 413 or 422 without such a code gives away."""
+    reset_seconds: Callable[[Mapping[str, str], str, datetime], float | None] = field(default=_no_reset)
+    """Where the dialect says when to come back, other than in Retry-After: from headers, message and now."""
+
+
 def judge(
-    *, provider: str, model: str, dialect: str, status: int, headers: Mapping[str, str], body: Any, now: datetime
+    *,
+    provider: str,
+    model: str,
+    table: ErrorTable,
+    status: int,
+    headers: Mapping[str, str],
+    body: Any,
+    now: datetime,
+    begun: bool = False,
 ) -> CommandError:
-    """The error that a failed answer amounts to; the provider's own words are left out, they may quote the prompt.
+    """The error that a failed answer amounts to.
 
     Args:
         provider: The provider's name.
         model: The model's name.
-        dialect: Which table of codes applies.
+        table: The dialect's own.
         status: The HTTP status; 200 when the error came in a successful answer.
         headers: The answer's headers, by lower-case name.
         body: The parsed JSON body, or None.
         now: The time that waits are counted from.
+        begun: Whether text of the answer had been delivered.
     """
     error = _error_object(body)
     named = _names(error)
-    verdict = next((CODES[dialect][name] for name in named if name in CODES[dialect]), None)
+    message = str(error.get("message", ""))[:_MAX_MESSAGE_CHARACTERS]
+    verdict = next((table.codes[name] for name in named if name in table.codes), None)
     if verdict is None:
-        verdict = _by_status(_embedded_status(named) if status in range(200, 300) else status, error=error)
-    details: dict[str, Any] = {"provider": provider, "model": model, "scope": verdict.scope.value, "status": status}
+        meant = _embedded_status(named) if status in range(200, 300) else status
+        verdict = _by_phrase(table, meant, message) or _by_status(meant)
+    facts: dict[str, Any] = {"status": status}
     if named:
-        details["provider_code"] = named[0]
+        facts["provider_code"] = named[0]
     if (parameter := _word(error.get("param"))) is not None:
-        details["parameter"] = parameter
-    if (request_id := _word(headers.get("x-request-id"))) is not None:
-        details["provider_request_id"] = request_id
-    what = ", ".join([f"HTTP {status}", *(f"code {name}" for name in named[:1])])
+        facts["parameter"] = parameter
+    if (request_id := _word(headers.get("x-request-id") or headers.get("request-id"))) is not None:
+        facts["provider_request_id"] = request_id
     wait = retry_after_seconds(headers, now=now)
-    if wait is None and verdict.until_reset:
-        wait = _until_reset(error, now=now)
-    return error_for(verdict, provider=provider, what=what, details=details, wait_seconds=wait)
+    if wait is None:
+        wait = table.reset_seconds(headers, message, now)
+    what = ", ".join([f"HTTP {status}", *(f"code {name}" for name in named[:1])])
+    return error_for(verdict, provider=provider, model=model, what=what, begun=begun, wait_seconds=wait, facts=facts)
 
 
 def error_for(
-    verdict: Verdict, *, provider: str, what: str, details: dict[str, Any], wait_seconds: float | None = None
-) -> CommandError:
+    verdict: Verdict,
+    *,
+    provider: str,
+    model: str,
+    what: str | None = None,
+    begun: bool = False,
+    wait_seconds: float | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Transient | Permanent:
     """The exception for a verdict.
 
     Args:
         verdict: What it means.
         provider: The provider's name.
+        model: The model's name.
         what: How the provider put it (`HTTP 429, code 1302`).
-        details: Facts for programs.
+        begun: Whether text of the answer had been delivered.
         wait_seconds: The wait the provider asked for; None means the verdict's own.
+        facts: More for `details`.
     """
-    sentence = f"provider {provider} {verdict.meaning} ({what})"
+    details: dict[str, Any] = {
+        "provider": provider,
+        "model": model,
+        "scope": verdict.scope.value,
+        "begun": begun,
+        **(facts or {}),
+    }
+    if verdict.shrinks:
+        details["shrink"] = True
+    if verdict.dead:
+        details["dead"] = True
+    sentence = f"provider {provider} {verdict.meaning}" + (f" ({what})" if what else "")
     if not issubclass(verdict.error, Transient):
         return Permanent(verdict.code, sentence, details=details)
+    cooldown = verdict.wait_seconds if wait_seconds is None and verdict.parks else wait_seconds
+    if cooldown is not None and verdict.scope is not Scope.REQUEST:
+        details["cooldown_seconds"] = cooldown
     wait = verdict.wait_seconds if wait_seconds is None else wait_seconds
     return Transient(verdict.code, sentence, retry_after_seconds=wait, details=details)
+
+
+def is_error(body: Any) -> bool:
+    """Whether a successful answer's body, or an event of it, is an error.
+
+    That is `{"error": …}`, or the bare `{"code": …, "msg": …}` that ZAI and others write.
+
+    Args:
+        body: Parsed JSON.
+    """
+    return isinstance(body, dict) and bool(body.get("error") or ("code" in body and "choices" not in body))
 
 
 def retry_after_seconds(headers: Mapping[str, str], *, now: datetime) -> float | None:
     """The wait that `Retry-After` asks for, 0 to a week; None when it is absent or unreadable (RFC 9110, 10.2.3).
 
     Args:
-        headers: By lower-case name.
+        headers: By lower-case name; `retry-after-ms`, which OpenAI's own clients prefer, counts too.
         now: What a date is counted from.
     """
-    value = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d{1,9}(\.\d{1,6})?", value):
+    milliseconds, value = headers.get("retry-after-ms", "").strip(), headers.get("retry-after", "").strip()
+    if _is_number(milliseconds):
+        return min(float(milliseconds) / 1000, MAX_WAIT_SECONDS)
+    if _is_number(value):
         return min(float(value), MAX_WAIT_SECONDS)
     try:
         date = parsedate_to_datetime(value)
     except ValueError:
         return None
-    return _seconds_until(date if date.tzinfo else date.replace(tzinfo=UTC), now=now)
+    return seconds_until(date if date.tzinfo else date.replace(tzinfo=UTC), now=now)
 
 
-def _by_status(status: int, *, error: Mapping[str, Any]) -> Verdict:
-    if status in {400, 413, 422} and _CONTEXT_WORDS.search(str(error.get("message", ""))[:2000]):
-        return TOO_LONG  # vLLM and others name it in words alone
+def seconds_until(moment: datetime, *, now: datetime) -> float:
+    """The wait until then, 0 to a week.
+
+    Args:
+        moment: With a time zone.
+        now: What it is counted from.
+    """
+    return min(max((moment - now).total_seconds(), 0.0), MAX_WAIT_SECONDS)
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"\d{1,9}(\.\d{1,6})?", text) is not None
+
+
+def _by_phrase(table: ErrorTable, status: int, message: str) -> Verdict | None:
+    if status not in _WORDY_STATUSES:
+        return None
+    phrases = (*table.phrases, (_TOO_LONG_WORDS, TOO_LONG))  # vLLM and others name this in words alone
+    return next((verdict for words, verdict in phrases if words.search(message)), None)
+
+
+def _by_status(status: int) -> Verdict:
     if status in STATUSES:
         return STATUSES[status]
     match status // 100:
@@ -258,8 +288,10 @@ def _error_object(body: Any) -> Mapping[str, Any]:
 
 
 def _names(error: Mapping[str, Any]) -> list[str]:
-    """The error's code and type, most telling first; what is not a plain word is left out."""
-    return [word for key in ("code", "type") if (word := _word(error.get(key))) is not None]
+    """The error's codes and type, most telling first; what is not a plain word is left out."""
+    more = error.get("details")
+    finer = more.get("error_code") if isinstance(more, dict) else None  # Anthropic's
+    return [word for name in (finer, error.get("code"), error.get("type")) if (word := _word(name)) is not None]
 
 
 def _word(value: Any) -> str | None:
@@ -270,18 +302,3 @@ def _word(value: Any) -> str | None:
 def _embedded_status(names: list[str]) -> int:
     """The HTTP status that some servers put in the body of a 200; 200 when there is none."""
     return next((int(name) for name in names if name.isdecimal() and int(name) in _HTTP_ERRORS), 200)
-
-
-def _until_reset(error: Mapping[str, Any], *, now: datetime) -> float | None:
-    found = _RESET_TIME.search(str(error.get("message", ""))[:2000])
-    if found is None:
-        return None
-    try:
-        reset = datetime.fromisoformat(found.group()).replace(tzinfo=_BEIJING)  # ZAI writes its own local time
-    except ValueError:
-        return None
-    return _seconds_until(reset, now=now)
-
-
-def _seconds_until(moment: datetime, *, now: datetime) -> float:
-    return min(max((moment - now).total_seconds(), 0.0), MAX_WAIT_SECONDS)

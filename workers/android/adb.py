@@ -1,4 +1,4 @@
-"""Speaks the adb server's own protocol: lists phones and runs command lines, each under one deadline and one byte limit.
+"""Speaks the adb server's own protocol: lists phones, runs command lines and opens services, each under one time limit.
 
 Source: SERVICES.TXT, OVERVIEW.TXT and shell_protocol.h in system/core/adb of the Android Open Source Project. The protocol
 is spoken here rather than through a library because a call takes 1 to 4 ms this way, its time limit bounds all of it
@@ -25,6 +25,7 @@ _STDERR = 2
 _EXIT = 3
 _FRAME_HEADER = struct.Struct("<BI")
 _READ_BYTES = 64 * 1024
+_MAX_REQUEST_BYTES = 0xFFFF
 _LISTED = re.compile(
     r"(?P<serial>\S+)\s+(?P<state>.*?)(?P<facts>(?:\s+(?:usb|product|model|device|transport_id):\S*)*)"
 )
@@ -126,17 +127,35 @@ class AdbServer:
         Raises:
             AdbFailure: There is no exit code to report; `begun` says whether the line may have run.
         """
+        async with self.service(serial, f"shell,v2,raw:{line}", timeout_seconds=timeout_seconds) as (reader, _):
+            return await _read_shell(reader, max_output_bytes)
+
+    @asynccontextmanager
+    async def service(
+        self, serial: str, name: str, *, timeout_seconds: float
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """A service of a phone, open while the block runs; what ends the block early is told as an `AdbFailure`.
+
+        Args:
+            serial: The transport's name.
+            name: As adb calls it, such as `sync:`.
+            timeout_seconds: For all of it, from connecting to the end of the block.
+
+        Raises:
+            AdbFailure: It could not be opened, or the block met its time limit or a lost connection; `begun` says whether
+                the phone may have been asked.
+        """
         begun = False
         try:
             async with asyncio.timeout(timeout_seconds), self._connection() as (reader, writer):
                 await _request(reader, writer, f"host:transport:{serial}")
                 begun = True
-                await _request(reader, writer, f"shell,v2,raw:{line}")
-                return await _read_shell(reader, max_output_bytes)
+                await _request(reader, writer, name)
+                yield reader, writer
         except AdbFailure as failure:
             raise AdbFailure(failure.code, failure.message, begun=begun) from failure
         except TimeoutError as error:
-            sentence = f"{serial} did not finish within {timeout_seconds:g} s"
+            sentence = f"{serial} did not finish within {timeout_seconds:.3g} s"
             raise AdbFailure(ErrorCode.TIMEOUT, sentence, begun=begun) from error
         except (OSError, asyncio.IncompleteReadError) as error:
             code = ErrorCode.DEVICE_OFFLINE if begun else ErrorCode.ADB_SERVER_DOWN
@@ -173,6 +192,8 @@ def _fact(facts: str, name: str) -> str:
 
 async def _request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: str) -> None:
     content = request.encode()
+    if len(content) > _MAX_REQUEST_BYTES:
+        raise ValueError(f"adb takes requests of at most {_MAX_REQUEST_BYTES} bytes")
     writer.write(f"{len(content):04x}".encode() + content)
     await writer.drain()
     status = await reader.readexactly(4)

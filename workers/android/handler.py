@@ -1,98 +1,124 @@
-"""Runs one typed action on one phone, and says for each way it can fail whether it may be tried again."""
+"""Runs one command on one phone that this worker holds, and says what follows when it does not succeed."""
 
-import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
+from typing import Protocol
 
 from contracts.android import AndroidExecute
-from contracts.errors import CommandError, ErrorCode, Expired, Indeterminate, Transient
-from contracts.settings import Settings
-from workers.android.actions import Plan, plan
-from workers.android.adb import AdbFailure
-from workers.android.devices import Fleet, Phone, parse_servers
-from workers.handler import Command, Handler, Outcome, Usage
+from contracts.errors import CommandError, Deferred, ErrorCode, Expired, Permanent, Transient
+from workers.android.devices import Transport
+from workers.android.runner import run_action
+from workers.android.states import LOOK_AGAIN_SECONDS
+from workers.handler import Command, Outcome, Usage
 
 _MARGIN_SECONDS = 0.25
 """Kept back from the deadline, so that what became of the action is said by this handler and not by a cancellation."""
+_LONGEST_BLOCK_SECONDS = 30.0
+"""A command that fails for the time being blocks its phone: it is tried again sooner than in other pools."""
+_UNANSWERED = frozenset({ErrorCode.TIMEOUT, ErrorCode.DEVICE_OFFLINE, ErrorCode.ADB_SERVER_DOWN})
+
+ReadArtifact = Callable[[str, str], Awaitable[bytes | None]]
+"""`(owner, sha256)` to the content; None when the owner has no such artifact."""
 
 
-def build(settings: Settings) -> Handler:
-    """The handler of `android.execute`.
+class HeldPhone(Protocol):
+    """A phone that this worker may use."""
 
-    Args:
-        settings: `adb_servers` says where phones are.
+    @property
+    def serial(self) -> str:
+        """Its `ro.serialno`."""
 
-    Raises:
-        ValueError: `adb_servers` is malformed.
-    """
-    fleet = Fleet(parse_servers(settings.adb_servers))
+    def opened(self) -> AbstractAsyncContextManager[tuple[Transport, str | None]]:
+        """Have the phone to oneself: yields the way to it, and the fence that each line must carry.
 
-    async def handle(command: Command[AndroidExecute]) -> Outcome:
-        return await run_action(fleet, command)
+        Raises:
+            Deferred: It is not ready, or may be another worker's; nothing was sent.
+        """
 
-    return handle
+    def answered(self) -> None:
+        """A command got its answer from the phone."""
 
+    def unanswered(self) -> None:
+        """A command did not."""
 
-async def run_action(fleet: Fleet, command: Command[AndroidExecute]) -> Outcome:
-    """Run a command's action on the phone it names, or on any that is ready.
-
-    Args:
-        fleet: The phones to choose from.
-        command: What to do, and by when.
-
-    Returns:
-        `device`, `action`, `duration_ms` and what the action answers.
-
-    Raises:
-        CommandError: As drawn in `failure_of`.
-    """
-    steps = plan(command.payload.root)
-    try:
-        async with asyncio.timeout(_seconds_left(command)):
-            phone = await fleet.pick(command.payload.device)
-        async with fleet.alone(phone, wait_seconds=_seconds_left(command)):
-            return await _run_on(fleet, phone, command, steps)
-    except TimeoutError as error:
-        raise Expired(ErrorCode.DEADLINE_PASSED, "no phone was free before the command's deadline") from error
+    def refused(self) -> None:
+        """The phone knows another holder, or none: nothing was done."""
 
 
-async def _run_on(fleet: Fleet, phone: Phone, command: Command[AndroidExecute], steps: Plan) -> Outcome:
-    payload = command.payload
-    started = time.monotonic()
-    try:
-        output = await phone.transport.server.shell(
-            phone.transport.serial,
-            steps.line,
-            timeout_seconds=min(payload.timeout_seconds, _seconds_left(command)),
-            max_output_bytes=steps.max_output_bytes,
-        )
-    except AdbFailure as failure:
-        fleet.shun(phone)
-        raise failure_of(failure, repeatable=payload.repeatable, device=phone.serial) from failure
-    duration_ms = round(1000 * (time.monotonic() - started), 1)
-    reading = await asyncio.to_thread(steps.read, output)
-    facts = {"device": phone.serial, "action": payload.root.action, "duration_ms": duration_ms}
-    return Outcome(facts | reading.output, artifacts=reading.artifacts, usage=Usage(target=phone.serial))
+RunOnPhone = Callable[[HeldPhone, Command[AndroidExecute]], Awaitable[Outcome]]
 
 
-def failure_of(failure: AdbFailure, *, repeatable: bool, device: str) -> CommandError:
-    """What a missing answer means for the command.
-
-        the line never left      -> Transient, try again
-        it may have run, and
-          running it twice is safe -> Transient, try again
-          it is not                -> Indeterminate, a person looks at the phone
+def build(*, artifacts: ReadArtifact, artifact_limit_bytes: int) -> RunOnPhone:
+    """How a command is run on a phone.
 
     Args:
-        failure: What adb reported.
-        repeatable: Whether running the action twice does no harm.
-        device: The phone's serial number.
+        artifacts: Reads what an owner has stored, for actions that put it on a phone.
+        artifact_limit_bytes: The largest picture or file that is taken from a phone.
     """
-    details = {"device": device, "cause": failure.code.value}
-    if failure.begun and not repeatable:
-        sentence = f"the action may or may not have happened: {failure.message}"
-        return Indeterminate(ErrorCode.INDETERMINATE, sentence, details=details)
-    return Transient(failure.code, failure.message, details=details)
+
+    async def run_on(phone: HeldPhone, command: Command[AndroidExecute]) -> Outcome:
+        async with phone.opened() as (transport, fence):
+            started = time.monotonic()
+            try:
+                reading = await run_action(
+                    transport,
+                    command.payload.root,
+                    deadline=started + _seconds_left(command),
+                    fence=fence,
+                    artifact_limit_bytes=artifact_limit_bytes,
+                    fetch=lambda sha256: artifacts(command.owner, sha256),
+                )
+            except CommandError as error:
+                _tell(phone, error)
+                raise _settled(error, attempt=command.attempt, serial=phone.serial) from error
+        phone.answered()
+        facts = {
+            "device": phone.serial,
+            "action": command.payload.root.action,
+            "duration_ms": round(1000 * (time.monotonic() - started), 1),
+        }
+        return Outcome(facts | reading.output, artifacts=reading.artifacts, usage=Usage(target=phone.serial))
+
+    return run_on
+
+
+def _tell(phone: HeldPhone, error: CommandError) -> None:
+    cause = error.details.get("cause", error.code)
+    if error.code is ErrorCode.DEVICE_BUSY or cause == ErrorCode.DEVICE_BUSY:
+        phone.refused()
+    elif cause in _UNANSWERED:
+        phone.unanswered()
+    else:
+        phone.answered()
+
+
+def _settled(error: CommandError, *, attempt: int, serial: str) -> CommandError:
+    """What becomes of the command.
+
+        the phone took longer than the action may        -> failed: its sender set that limit
+        the phone knows another holder, nothing was done -> waits, and no attempt is spent
+        another passing error                            -> tried again; the phone waits with it
+
+    Args:
+        error: What the run raised.
+        attempt: Which run it was; first is 1.
+        serial: The phone.
+    """
+    settled = error
+    if isinstance(error, Transient):
+        details = {**error.details, "device": serial}
+        if error.code is ErrorCode.TIMEOUT:
+            settled = Permanent(error.code, error.message, details=details)
+        elif error.code is ErrorCode.DEVICE_BUSY:
+            settled = Deferred(error.code, error.message, retry_after_seconds=LOOK_AGAIN_SECONDS, details=details)
+        elif error.retry_after_seconds is None:
+            wait_seconds = min(2.0 ** (attempt - 1), _LONGEST_BLOCK_SECONDS)
+            settled = Transient(error.code, error.message, retry_after_seconds=wait_seconds, details=details)
+    settled.details.setdefault("device", serial)
+    settled.spent = Usage(target=serial)
+    return settled
 
 
 def _seconds_left(command: Command[AndroidExecute]) -> float:

@@ -1,4 +1,4 @@
-"""Reads what Android's own programs print: battery, focus, screen size, properties. Pure text in, JSON-ready facts out."""
+"""Reads what Android's own programs print: battery, focus, screen size, properties, packages. Pure text in, JSON-ready facts out."""
 
 import re
 from typing import Any
@@ -56,6 +56,11 @@ def read_serial(report: str) -> str | None:
 def read_properties(report: str) -> dict[str, str]:
     """`getprop` without a name: every property and its value, which may span lines."""
     return dict(_PROPERTY.findall(report))
+
+
+def read_packages(report: str) -> list[str]:
+    """`pm list packages`: the packages, sorted."""
+    return sorted(line.removeprefix("package:").strip() for line in report.splitlines() if line.startswith("package:"))
 
 
 def read_screen(size_report: str, power_report: str) -> dict[str, Any]:

@@ -1,15 +1,21 @@
 """What the states that adb reports mean for a command, and what a person can do about each."""
 
-from contracts.errors import ErrorCode, Permanent, Transient
+from contracts.errors import Deferred, ErrorCode, Permanent
 
 READY = "device"
 UNRESPONSIVE = "unresponsive"
 """Ours, not adb's: connected, but commands get no answer."""
 OFFLINE = "offline"
 
+LOOK_AGAIN_SECONDS = 2.0
+"""How soon a command that found its phone not ready looks again."""
 NOT_CONFIGURED = (
     "no phone is connected: connect one to an adb server (`adb connect HOST:PORT`, or a USB cable with USB debugging on) "
     "and name that server in ISH_ADB_SERVERS (host:port, comma-separated)"
+)
+FENCE_UNSUPPORTED = (
+    "fence unsupported: the phone cannot keep a file in /data/local/tmp, so that only clocks protect it from a worker "
+    "that was frozen"
 )
 UNAUTHORIZED_HINT = "accept the USB debugging prompt on the phone's screen, and tick 'always allow from this computer'"
 _HINTS = {
@@ -34,11 +40,29 @@ def hint(state: str) -> str | None:
     return _HINTS.get(state, "plug the phone in again, or restart it")
 
 
-def not_ready(serial: str, state: str) -> Transient:
-    """Why a command cannot run on a phone in this state; nothing was sent to it."""
-    permitted = state not in ("unauthorized", "authorizing") and not state.startswith("no permissions")
-    code = ErrorCode.DEVICE_OFFLINE if permitted else ErrorCode.DEVICE_UNAUTHORIZED
-    return Transient(code, f"{serial} is {state}: {hint(state)}", details={"device": serial, "state": state})
+def needs_permission(state: str) -> bool:
+    """Whether somebody has to allow the use of a phone in this state."""
+    return state in ("unauthorized", "authorizing") or state.startswith("no permissions")
+
+
+def not_ready(
+    serial: str, state: str, *, advice: str | None = None, again_seconds: float = LOOK_AGAIN_SECONDS
+) -> Deferred:
+    """Why a command cannot run on a phone in this state; nothing was sent to it, and it waits.
+
+    Args:
+        serial: The phone.
+        state: adb's word for it, or `unresponsive`.
+        advice: What to do, when more is known than the state says.
+        again_seconds: When to look again.
+    """
+    code = ErrorCode.DEVICE_UNAUTHORIZED if needs_permission(state) else ErrorCode.DEVICE_OFFLINE
+    return Deferred(
+        code,
+        f"{serial} is {state}: {advice or hint(state)}",
+        retry_after_seconds=again_seconds,
+        details={"device": serial, "state": state},
+    )
 
 
 def not_configured() -> Permanent:

@@ -1,216 +1,222 @@
-"""Watches every phone of every adb server: yields what is there every two seconds and brings back what was lost.
+"""Watches the phones of adb servers: looks at each server once a second, and at each phone as it needs it.
 
-    listed, answers a probe ----> device          no answer twice --> unresponsive (reconnected when it stays so)
-    listed in another state ----> that state      offline for 10 s -> reconnected, if it is on the network
-    known, but not listed ------> offline         reconnected, if it is on the network, with growing waits
-
-A phone on the network is one whose transport is called `host:port`; only those can be connected again from here.
+Only the worker that is responsible for a phone probes and reconnects it (two would cut each other's connections); for
+the others its adb server's word is enough, once the phone has said who it is.
 """
 
 import asyncio
-import re
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 
+from contracts.errors import ErrorCode
 from workers.android.adb import AdbFailure, AdbServer, ListedPhone
-from workers.android.reports import read_battery, read_serial
-from workers.android.states import OFFLINE, READY, UNRESPONSIVE, hint
+from workers.android.devices import DeviceFacts, Transport
+from workers.android.states import READY
+from workers.android.watched import Chore, Watched
 
-_LIST_TIMEOUT_SECONDS = 1.5
-_PROBE_EVERY_SECONDS = 5.0
-_FAILED_PROBES_UNRESPONSIVE = 2
-_FAILED_PROBES_RECONNECT = 4
-_OFFLINE_RECONNECT_SECONDS = 10.0
-"""adb reconnects by itself in 2 (version 36) to 9 seconds (version 29); only then is a push of use."""
-_FIRST_WAIT_SECONDS = 2.0
-_LONGEST_WAIT_SECONDS = 30.0
-_PROBE = "getprop ro.serialno; getprop ro.product.model; getprop ro.build.version.release; dumpsys battery"
-_PROBED_LINES = 3
-_ON_THE_NETWORK = re.compile(r".+:[0-9]{1,5}")
+FORGOTTEN_AFTER = timedelta(days=7)
+"""A phone that was not seen for so long is none any more."""
+
+_LIST_TIMEOUT_SECONDS = 2.0
+_FAILED_LOOKS = 2
+"""A server that is slow once has not lost its phones."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceFacts:
-    """A phone as it was last seen."""
-
-    serial: str
-    """`ro.serialno`: the same phone by cable and by network is one phone. The transport's name until it was ready once."""
-    adb_server: str
-    """host:port."""
-    transport_serial: str
-    """What the adb server calls it."""
-    state: str
-    """`device` is ready; `unresponsive` is connected but answers no command; others are adb's own words."""
-    hint: str | None
-    """What a person can do about it, in plain words; None when it is ready."""
-    model: str | None
-    android_version: str | None
-    battery_percent: int | None
-    """0 to 100."""
-    seen_at: datetime
-    """When its adb server last listed it."""
-
-
-@dataclass(slots=True)
-class _Watched:
-    """What is remembered of one transport between two looks."""
-
-    server: AdbServer
-    facts: DeviceFacts
-    transport_id: str = ""
-    listed: bool = True
-    identified: bool = False
-    """Whether it has said who it is."""
-    lost_since: float | None = None
-    """Since when it has been offline or missing; monotonic."""
-    failed_probes: int = 0
-    probe_at: float = 0.0
-    reconnect_at: float = 0.0
-    reconnect_wait_seconds: float = _FIRST_WAIT_SECONDS
-
-    def show(self, state: str, *, advice: str | None = None) -> None:
-        """Set the state and what to do about it."""
-        self.facts = replace(self.facts, state=state, hint=advice or hint(state))
-
-
-async def watch(servers: Sequence[AdbServer], *, poll_seconds: float = 2.0) -> AsyncIterator[list[DeviceFacts]]:
-    """What is connected, now and after every look or change.
+class Watcher:
+    """The phones of some adb servers, as this process sees them.
 
     Args:
-        servers: The adb servers to watch; with none, one empty list after another.
-        poll_seconds: From one look to the next; no phone or server that hangs makes it longer.
-
-    Yields:
-        Every phone seen since the start, those that are gone as `offline`; one entry per phone, sorted by serial.
+        servers: The adb servers.
+        responsible: Whether this process is to probe and reconnect a phone, by its serial.
+        poll_seconds: From one look at a server to the next; no phone or other server that hangs makes it longer.
     """
-    watched: dict[tuple[AdbServer, str], _Watched] = {}
-    while True:
-        look_again_at = time.monotonic() + poll_seconds
+
+    def __init__(
+        self,
+        servers: Sequence[AdbServer],
+        *,
+        responsible: Callable[[str], bool] = lambda _: True,
+        poll_seconds: float = 1.0,
+    ) -> None:
+        self._servers = tuple(servers)
+        self._responsible = responsible
+        self._poll_seconds = poll_seconds
+        self._watched: dict[tuple[AdbServer, str], Watched] = {}
+        self._best: dict[str, Watched] | None = None
+        self._tended: set[int] = set()
+        self._failures: dict[AdbServer, tuple[AdbFailure, int]] = {}
+        self._looked: set[AdbServer] = set()
+        self.looked = asyncio.Event()
+        """Set once every server has been asked for its phones, and every ready phone who it is."""
+        self.changed = asyncio.Event()
+        """Set with every change; whoever waits for it clears it."""
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        if not self._servers:
+            self.looked.set()
         async with asyncio.TaskGroup() as tasks:
-            lists = [tasks.create_task(_list(server)) for server in servers]
-        for server, listing in zip(servers, lists, strict=True):
-            _take_listing(watched, server, listing.result())
-        shown = _snapshot(watched.values())
-        yield shown
+            for server in self._servers:
+                tasks.create_task(self._follow(server, tasks))
 
-        async with asyncio.TaskGroup() as tasks:
-            for phone in watched.values():
-                if _needs_reconnecting(phone):
-                    tasks.create_task(_reconnect(phone, timeout_seconds=poll_seconds))
-                elif phone.listed and phone.facts.state in (READY, UNRESPONSIVE) and phone.probe_at <= time.monotonic():
-                    tasks.create_task(_probe(phone, timeout_seconds=poll_seconds))
-        if _snapshot(watched.values()) != shown:
-            yield _snapshot(watched.values())
-        await asyncio.sleep(max(0.0, look_again_at - time.monotonic()))
+    @property
+    def failure(self) -> AdbFailure | None:
+        """Why an adb server does not answer; None when all do."""
+        return next((failure for failure, _ in self._failures.values()), None)
 
+    def phones(self) -> list[DeviceFacts]:
+        """Every phone known, those that are gone as `offline`; one entry per phone, sorted by serial."""
+        best = self._by_serial()
+        return [best[serial].facts for serial in sorted(best)]
 
-async def _list(server: AdbServer) -> list[ListedPhone] | AdbFailure:
-    try:
-        return await server.phones(timeout_seconds=_LIST_TIMEOUT_SECONDS)
-    except AdbFailure as failure:
-        return failure
+    def facts_of(self, serial: str) -> DeviceFacts | None:
+        """One phone, if it is known.
 
+        Args:
+            serial: Its `ro.serialno`.
+        """
+        phone = self._by_serial().get(serial)
+        return phone.facts if phone is not None else None
 
-def _take_listing(
-    watched: dict[tuple[AdbServer, str], _Watched], server: AdbServer, listing: list[ListedPhone] | AdbFailure
-) -> None:
-    if isinstance(listing, AdbFailure):
-        for phone in _of(watched, server):
-            phone.show(OFFLINE, advice=listing.message)
-        return
-    listed = {each.serial: each for each in listing}
-    for each in listing:
-        if (server, each.serial) not in watched:
-            facts = DeviceFacts(
-                serial=each.serial,
-                adb_server=str(server),
-                transport_serial=each.serial,
-                state=each.state,
-                hint=None,
-                model=None,
-                android_version=None,
-                battery_percent=None,
-                seen_at=datetime.now(UTC),
-            )
-            watched[server, each.serial] = _Watched(server, facts)
-    for phone in _of(watched, server):
-        _take_state(phone, listed.get(phone.facts.transport_serial))
+    def transport_of(self, serial: str) -> Transport | None:
+        """The way to a phone; None unless it is ready.
 
+        Args:
+            serial: Its `ro.serialno`.
+        """
+        phone = self._by_serial().get(serial)
+        if phone is None or not phone.is_ready:
+            return None
+        return Transport(phone.server, phone.facts.transport_serial, phone.transport_id)
 
-def _of(watched: dict[tuple[AdbServer, str], _Watched], server: AdbServer) -> Iterable[_Watched]:
-    return (phone for phone in watched.values() if phone.server == server)
+    def within_reach(self) -> set[str]:
+        """Serials of the phones whose adb server answers."""
+        return {serial for serial, phone in self._by_serial().items() if phone.server not in self._failures}
 
+    def learn(self, facts: Iterable[DeviceFacts]) -> None:
+        """Take note of phones that were seen before this process was there, so that it can connect them again.
 
-def _take_state(phone: _Watched, listed: ListedPhone | None) -> None:
-    phone.listed = listed is not None
-    state = OFFLINE if listed is None else listed.state
-    if state != OFFLINE:
-        phone.lost_since = None
-    elif phone.lost_since is None:
-        phone.lost_since = time.monotonic()
-    if listed is None:
-        phone.show(OFFLINE)
-        return
-    if listed.transport_id != phone.transport_id:
-        phone.transport_id, phone.failed_probes, phone.probe_at = listed.transport_id, 0, 0.0
-    if state == READY and phone.failed_probes >= _FAILED_PROBES_UNRESPONSIVE:
-        state = UNRESPONSIVE
-    phone.show(state)
-    phone.facts = replace(phone.facts, seen_at=datetime.now(UTC))
+        Args:
+            facts: Of phones of any server; what is known better here is left as it is.
+        """
+        by_name = {str(server): server for server in self._servers}
+        serials = {phone.facts.serial for phone in self._watched.values()}
+        for one in facts:
+            server = by_name.get(one.adb_server)
+            if server is None or not one.transport_serial or one.serial in serials:
+                continue
+            phone = self._watched.get((server, one.transport_serial))
+            if phone is None:
+                phone = self._watched[server, one.transport_serial] = Watched(server, one)
+                phone.lose()
+            elif not phone.facts.identified:
+                phone.take_for(one)
+            self._best = None
+            self.changed.set()
 
+    def doubt(self, serial: str) -> None:
+        """A command got no answer from it: ask it for a sign of life now.
 
-def _needs_reconnecting(phone: _Watched) -> bool:
-    now = time.monotonic()
-    if not _ON_THE_NETWORK.fullmatch(phone.facts.transport_serial) or phone.reconnect_at > now:
-        return False
-    if phone.lost_since is not None:
-        return not phone.listed or now - phone.lost_since > _OFFLINE_RECONNECT_SECONDS
-    return phone.failed_probes >= _FAILED_PROBES_RECONNECT
+        Args:
+            serial: Its `ro.serialno`.
+        """
+        phone = self._by_serial().get(serial)
+        if phone is not None:
+            phone.probe_at = 0.0
 
+    def trusts(self, serial: str) -> bool:
+        """Whether it is ready, and no command has been without an answer since its last sign of life.
 
-async def _reconnect(phone: _Watched, *, timeout_seconds: float) -> None:
-    address = phone.facts.transport_serial
-    try:
-        if phone.listed:
-            await phone.server.disconnect(address, timeout_seconds=timeout_seconds / 2)
-        await phone.server.connect(address, timeout_seconds=timeout_seconds / 2)
-    except AdbFailure:
-        phone.reconnect_at = time.monotonic() + phone.reconnect_wait_seconds
-        phone.reconnect_wait_seconds = min(2 * phone.reconnect_wait_seconds, _LONGEST_WAIT_SECONDS)
+        Args:
+            serial: Its `ro.serialno`.
+        """
+        phone = self._by_serial().get(serial)
+        return phone is not None and phone.is_ready and phone.probe_at > 0
 
+    def heard(self, serial: str) -> None:
+        """A command was answered by it: that is a sign of life.
 
-async def _probe(phone: _Watched, *, timeout_seconds: float) -> None:
-    try:
-        output = await phone.server.shell(phone.facts.transport_serial, _PROBE, timeout_seconds=timeout_seconds)
-    except AdbFailure:
-        phone.failed_probes += 1
-        if phone.failed_probes >= _FAILED_PROBES_UNRESPONSIVE:
-            phone.show(UNRESPONSIVE)
-        return
-    *facts, battery = (*output.stdout.decode(errors="replace").split("\n", _PROBED_LINES), "", "", "", "")[:4]
-    serial, model, android_version = (fact.strip() for fact in facts)
-    phone.identified = True
-    phone.failed_probes = 0
-    phone.probe_at = time.monotonic() + _PROBE_EVERY_SECONDS
-    phone.reconnect_wait_seconds = _FIRST_WAIT_SECONDS
-    phone.facts = replace(
-        phone.facts,
-        serial=read_serial(serial) or phone.facts.transport_serial,
-        model=model.replace("\0", "\ufffd") or None,
-        android_version=android_version.replace("\0", "\ufffd") or None,
-        battery_percent=read_battery(battery)["level_percent"],
-    )
-    phone.show(READY)
+        Args:
+            serial: Its `ro.serialno`.
+        """
+        phone = self._by_serial().get(serial)
+        if phone is not None:
+            phone.answered()
+            self._best = None
 
+    async def _follow(self, server: AdbServer, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            look_again_at = time.monotonic() + self._poll_seconds
+            before = self.phones()
+            try:
+                listing = await server.phones(timeout_seconds=_LIST_TIMEOUT_SECONDS)
+            except AdbFailure as failure:
+                self._take_failure(server, failure)
+            else:
+                self._failures.pop(server, None)
+                self._take_listing(server, listing)
+            self._note_change(before)
+            for phone in self._of(server):
+                self._tend(phone, tasks)
+            self._note_looked(server)
+            await asyncio.sleep(max(0.0, look_again_at - time.monotonic()))
 
-def _snapshot(watched: Iterable[_Watched]) -> list[DeviceFacts]:
-    by_serial: dict[str, DeviceFacts] = {}
-    for phone in watched:
-        if phone.facts.state == READY and not phone.identified:
-            continue  # its probe is on the way, and will say under which name it belongs
-        other = by_serial.get(phone.facts.serial)
-        if other is None or other.state != READY:
-            by_serial[phone.facts.serial] = phone.facts
-    return [by_serial[serial] for serial in sorted(by_serial)]
+    def _note_looked(self, server: AdbServer) -> None:
+        if not any(phone.listed == READY and phone.nameless for phone in self._of(server)):
+            self._looked.add(server)
+        if self._looked == set(self._servers):
+            self.looked.set()
+
+    def _take_failure(self, server: AdbServer, failure: AdbFailure) -> None:
+        times = self._failures.get(server, (failure, 0))[1] + 1
+        self._failures[server] = (failure, times)
+        if failure.code is ErrorCode.ADB_SERVER_DOWN or times >= _FAILED_LOOKS:
+            for phone in self._of(server):
+                phone.lose(failure.message)
+
+    def _take_listing(self, server: AdbServer, listing: Collection[ListedPhone]) -> None:
+        now = datetime.now(UTC)
+        for each in listing:
+            if (server, each.serial) not in self._watched:
+                self._watched[server, each.serial] = Watched.first_seen(server, each, now=now)
+        listed = {each.serial: each for each in listing}
+        for phone in self._of(server):
+            phone.look(listed.get(phone.facts.transport_serial), now=now)
+            if phone.facts.seen_at < now - FORGOTTEN_AFTER:
+                del self._watched[server, phone.facts.transport_serial]
+
+    def _of(self, server: AdbServer) -> list[Watched]:
+        return [phone for phone in self._watched.values() if phone.server == server]
+
+    def _by_serial(self) -> dict[str, Watched]:
+        """Of two connections to one phone the one that is ready."""
+        if self._best is None:
+            self._best = {}
+            for phone in self._watched.values():
+                other = self._best.get(phone.facts.serial)
+                if not phone.nameless and (other is None or other.facts.state != READY):
+                    self._best[phone.facts.serial] = phone
+        return self._best
+
+    def _note_change(self, before: Sequence[DeviceFacts]) -> None:
+        self._best = None
+        if self.phones() != before:
+            self.changed.set()
+
+    def _tend(self, phone: Watched, tasks: asyncio.TaskGroup) -> None:
+        if id(phone) in self._tended or phone.server in self._failures:
+            return
+        chore = phone.chore()
+        if chore is not None and (chore == phone.ask_who or self._responsible(phone.facts.serial)):
+            self._tended.add(id(phone))
+            tasks.create_task(self._busy(phone, chore))
+
+    async def _busy(self, phone: Watched, chore: Chore) -> None:
+        before = self.phones()
+        try:
+            await chore()
+        finally:
+            self._tended.discard(id(phone))
+        self._note_change(before)
+        self._note_looked(phone.server)

@@ -10,7 +10,7 @@ from aio_pika.abc import AbstractIncomingMessage
 
 from contracts.errors import ErrorCode
 from contracts.ledger import Ended
-from contracts.topology import DEAD, ROUTING_KEYS
+from contracts.topology import DEAD, command_key
 from workers.outbox.burial import Burial, Verdict
 from workers.outbox.letters import storable
 
@@ -54,5 +54,5 @@ def verdict_of(headers: Any, routing_key: str) -> Verdict:
         code=ErrorCode.DELIVERY_LIMIT if reason == "delivery_limit" else ErrorCode.POISON,
         sentence=f"the broker gave up on its message in {queue}: {why}",
         queue=queue or DEAD,
-        routing_key=ROUTING_KEYS.get(queue, queue),
+        routing_key=command_key(queue),
     )

@@ -22,7 +22,7 @@ _CLOSE_SECONDS = 3.0
 _FRESH_SECONDS = 1.0
 _SILENT_ROUNDS = 5
 
-_NOTE = """
+NOTE_LOSSES = """
 insert into queue_losses (queue)
 select name from unnest($1::text[]) name
 where not exists (select from queue_losses l where l.queue = name and l.handled_at is null
@@ -133,7 +133,7 @@ class Guard:
     async def _restore(self, connection: AbstractConnection, missing: list[str]) -> None:
         lost = [name for name in missing if name not in (DEAD, UNROUTED)]
         if lost:
-            await self._database.execute(_NOTE, lost)
+            await self._database.execute(NOTE_LOSSES, lost)
         await declare(connection, self._wanted)
         self._restored_at = asyncio.get_running_loop().time()
         if missing:

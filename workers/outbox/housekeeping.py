@@ -25,6 +25,13 @@ delete from deliveries where seq in (
 )
 """
 _DEAD_LETTERS = "delete from dead_letters where seq in (select seq from dead_letters where at < $1 limit $2)"
+# artifacts are large: few in one transaction. Their owners' rows go with them.
+_ARTIFACTS = """
+delete from artifacts where sha256 in (
+  select sha256 from artifacts where created_at < $1 order by created_at limit $2
+)
+"""
+_ARTIFACTS_BATCH = 100
 _LOSSES = "delete from queue_losses where handled_at < $1"
 
 
@@ -34,11 +41,13 @@ class Housekeeping:
     Args:
         database: asyncpg pool.
         retention_days: Days that finished commands are kept.
+        artifact_retention_days: Days that artifacts are kept.
     """
 
-    def __init__(self, database: Any, *, retention_days: int) -> None:
+    def __init__(self, database: Any, *, retention_days: int, artifact_retention_days: int) -> None:
         self._database = database
         self._retention = timedelta(days=retention_days)
+        self._artifact_retention = timedelta(days=artifact_retention_days)
         self._log = get_logger(job="housekeeping")
 
     async def round(self) -> bool:
@@ -57,6 +66,9 @@ class Housekeeping:
                 "command_keys": await _in_batches(connection, _KEYS, (limit - _KEYS_BEYOND).date()),
                 "deliveries": await _in_batches(connection, _DELIVERIES, limit),
                 "dead_letters": await _in_batches(connection, _DEAD_LETTERS, limit),
+                "artifacts": await _in_batches(
+                    connection, _ARTIFACTS, now - self._artifact_retention, batch=_ARTIFACTS_BATCH
+                ),
                 "workers": _count(await connection.execute(_WORKERS, now)),
                 "queue_losses": _count(await connection.execute(_LOSSES, limit)),
             }
@@ -72,12 +84,12 @@ class Housekeeping:
                 self._log.info("partition_changed", partition=row["partition_name"], action=row["action"])
 
 
-async def _in_batches(connection: Any, statement: str, limit: Any) -> int:
+async def _in_batches(connection: Any, statement: str, limit: Any, *, batch: int = _BATCH) -> int:
     total = 0
     while True:
-        count = _count(await connection.execute(statement, limit, _BATCH))
+        count = _count(await connection.execute(statement, limit, batch))
         total += count
-        if count < _BATCH:
+        if count < batch:
             return total
 
 

@@ -20,7 +20,15 @@ from contracts.ledger import ENVELOPE_COLUMNS, envelope_of
 from contracts.logs import get_logger
 from contracts.metrics import REPUBLISHED
 from contracts.publisher import Outgoing, Publisher, Unconfirmed
-from contracts.topology import COMMANDS, RETRY_LEVELS, ROUTING_KEYS, WORK_QUEUES, retry_queue
+from contracts.topology import (
+    COMMANDS,
+    DEVICE_QUEUE_PREFIX,
+    RETRY_LEVELS,
+    ROUTING_KEYS,
+    WORK_QUEUES,
+    command_key,
+    retry_queue,
+)
 from workers.outbox.alone import Job, alone
 
 _BATCH = 500
@@ -121,7 +129,8 @@ class Republish:
                     continue
                 count = await self._lost(connection, loss)
                 self._first_passes.add(loss["seq"])
-                self._log.warning("commands_republished", reason="queue_lost", queue=loss["queue"], count=count)
+                if count:
+                    self._log.warning("commands_republished", reason="queue_lost", queue=loss["queue"], count=count)
                 if loss["again"]:
                     await connection.execute(_HANDLED, loss["seq"])
                     self._first_passes.discard(loss["seq"])
@@ -137,7 +146,7 @@ class Republish:
 
     async def forgotten(self) -> bool:
         """Publish what waits for a queue that has nothing waiting."""
-        empty = [ROUTING_KEYS[queue] for queue in WORK_QUEUES if self._ready().get(queue) == 0]
+        empty = [command_key(queue) for queue, ready in self._ready().items() if ready == 0 and _is_of_work(queue)]
         if not empty:
             return False
         return await self._take_and_publish("forgotten", _taking(_FORGOTTEN_ONES), _FORGOTTEN, empty)
@@ -185,6 +194,11 @@ class Republish:
         )
 
 
+def _is_of_work(queue: str) -> bool:
+    """Whether commands are published to a queue, so that one that is not in it may have been lost."""
+    return queue in WORK_QUEUES or queue.startswith(DEVICE_QUEUE_PREFIX)
+
+
 def _pool_of(queue: str) -> tuple[str, bool] | None:
     """The routing key whose commands were in a queue, and whether it is a wait queue."""
     for work_queue in WORK_QUEUES:
@@ -192,4 +206,6 @@ def _pool_of(queue: str) -> tuple[str, bool] | None:
             return ROUTING_KEYS[work_queue], False
         if queue in {retry_queue(work_queue, level) for level in RETRY_LEVELS}:
             return ROUTING_KEYS[work_queue], True
+    if queue.startswith(DEVICE_QUEUE_PREFIX):
+        return command_key(queue), False
     return None

@@ -17,6 +17,7 @@ from workers.outbox import dead, unrouted
 from workers.outbox.addresses import Rules
 from workers.outbox.burial import Burial
 from workers.outbox.deliveries import Deliveries
+from workers.outbox.device_queues import DeviceQueues, together
 from workers.outbox.expire import Expire
 from workers.outbox.guard import Guard
 from workers.outbox.housekeeping import Housekeeping
@@ -79,6 +80,7 @@ class _Worker:
         self._guard = Guard(
             settings.amqp_url, database, queue_max_length=settings.queue_max_length, on_silence=self._renew
         )
+        self._device_queues = DeviceQueues(settings.amqp_url, database, queue_max_length=settings.queue_max_length)
         burial = Burial(
             database, default_deadline_seconds=settings.command_deadline_seconds, lease_seconds=lease_seconds
         )
@@ -95,10 +97,13 @@ class _Worker:
         ]
         self._deliveries = Deliveries(database, webhooks, give_up_seconds=settings.delivery_give_up_seconds)
         self._expire = Expire(database, answer=self._resend.send_now, lease_seconds=lease_seconds)
-        self._republish = Republish(
-            database, self._publisher, user=user, lease_seconds=lease_seconds, ready=lambda: self._guard.ready
+        ready = together(lambda: self._guard.ready, lambda: self._device_queues.ready)
+        self._republish = Republish(database, self._publisher, user=user, lease_seconds=lease_seconds, ready=ready)
+        self._housekeeping = Housekeeping(
+            database,
+            retention_days=settings.retention_days,
+            artifact_retention_days=settings.artifact_retention_days,
         )
-        self._housekeeping = Housekeeping(database, retention_days=settings.retention_days)
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Run every job until asked to stop; webhooks on their way are waited for."""
@@ -111,6 +116,7 @@ class _Worker:
                 group.create_task(repeat("deliveries", self._deliveries.round, every_seconds=0.5)),
                 group.create_task(repeat("expire", self._expire.round, every_seconds=1)),
                 group.create_task(repeat("guard", self._guard.round, every_seconds=2)),
+                group.create_task(repeat("device_queues", self._device_queues.round, every_seconds=1)),
                 group.create_task(repeat("lost_queues", self._republish.lost_queues, every_seconds=2)),
                 group.create_task(repeat("overdue", self._republish.overdue, every_seconds=5)),
                 group.create_task(repeat("orphaned", self._republish.orphaned, every_seconds=5)),
@@ -125,6 +131,7 @@ class _Worker:
             await end(reversed(jobs))
             await end(reversed(hosts))
         await self._guard.close()
+        await self._device_queues.close()
 
     async def _register(self) -> None:
         """Write this process's row as soon as PostgreSQL is there, then keep it alive."""

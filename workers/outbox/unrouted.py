@@ -1,5 +1,7 @@
 """Drains `ish.unrouted`: what no queue was bound for goes to its queue again, or ends as failed `unroutable`.
 
+A command for a phone that has no queue (it is new, or was away for long) goes to `ish.android`, where a worker decides.
+
 With an alternate exchange the broker *acks* an unroutable publish, so this is where such a command would be lost.
 """
 
@@ -13,12 +15,13 @@ from contracts.errors import ErrorCode
 from contracts.ledger import Ended
 from contracts.logs import get_logger
 from contracts.publisher import Outgoing, PublishFailed
-from contracts.topology import COMMANDS, ROUTING_KEYS, UNROUTED
+from contracts.topology import ANDROID, COMMANDS, ROUTING_KEYS, UNROUTED, device_key
 from workers.commits import DeadLetter
 from workers.outbox.burial import Burial, Verdict
 
 PREFETCH = 20
 _KEYS = frozenset(ROUTING_KEYS.values())
+_OF_A_PHONE = device_key("")
 
 
 class Unrouted:
@@ -58,6 +61,7 @@ class Unrouted:
             False when its queue does not take it now.
         """
         key = message.routing_key or ""
+        target = ROUTING_KEYS[ANDROID] if key.startswith(_OF_A_PHONE) else key
         verdict = Verdict(
             ErrorCode.UNROUTABLE,
             f"no queue is bound for the routing key {key[:100]!r}: use one of {', '.join(sorted(_KEYS))}",
@@ -65,7 +69,7 @@ class Unrouted:
             routing_key=key,
         )
         admitted = self._burial.admit(message, verdict)
-        if key not in _KEYS or isinstance(admitted, DeadLetter):
+        if target not in _KEYS or isinstance(admitted, DeadLetter):
             ended = await self._burial.bury(message, verdict)
             if ended is not None:
                 await self._answer(ended)
@@ -74,9 +78,9 @@ class Unrouted:
         await self._restore()
         properties = write_envelope(admitted.envelope, user=self._user)
         try:
-            await self._publish(Outgoing(COMMANDS, key, properties, message.body))
+            await self._publish(Outgoing(COMMANDS, target, properties, message.body))
         except PublishFailed as error:
             self._log.warning("message_postponed", message_id=message.message_id, error=str(error))
             return False
-        self._log.info("command_rerouted", command_id=str(admitted.envelope.id), routing_key=key)
+        self._log.info("command_rerouted", command_id=str(admitted.envelope.id), routing_key=target)
         return True

@@ -1,0 +1,269 @@
+"""The typed actions on apps, files and facts of a phone, flows and batches; with those on its screen they are all there are.
+
+Each action says what it asks of the phone, the rule of each field, and whether it may run twice.
+"""
+
+import base64
+import binascii
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, StringConstraints, field_validator, model_validator
+
+from contracts import android_screen_actions as screen
+from contracts import android_shell
+from contracts.android_fields import (
+    MAX_TEXT_CHARACTERS,
+    MAX_TIMEOUT_SECONDS,
+    Activity,
+    Effect,
+    Package,
+    PhonePath,
+    PropertyName,
+    Repeatable,
+    Sha256,
+    Target,
+    Text,
+    is_none,
+)
+
+MAX_BATCH_ACTIONS = 100
+MAX_LINE_BYTES = 32 * 1024
+"""Of a command line's arguments together; adb itself takes at most 64 KiB."""
+_NOT_EMPTY: dict[str, JsonValue] = {"minItems": 1}
+"""Said to readers of the schema only: pydantic would complain of an empty tuple beside each item that it refuses."""
+_OUTPUT_BYTES = 1024 * 1024
+_MAX_OUTPUT_BYTES = 4 * 1024 * 1024
+
+OutputLimit = Annotated[
+    int,
+    Field(strict=True, ge=1, le=_MAX_OUTPUT_BYTES, description="Output beyond this is cut off: `truncated` is true."),
+]
+
+
+class GetProperty(Repeatable):
+    """One system property, or all of them."""
+
+    action: Literal["getprop"]
+    name: PropertyName | None = Field(default=None, exclude_if=is_none)
+
+
+class GetBattery(Repeatable):
+    """Charge, temperature and power source."""
+
+    action: Literal["battery"]
+
+
+class GetCurrentApp(Repeatable):
+    """Package and activity that have the focus."""
+
+    action: Literal["current_app"]
+
+
+class GetStatus(Repeatable):
+    """Model, Android version, battery, screen and current app in one answer."""
+
+    action: Literal["status"]
+
+
+class ReadLog(Repeatable):
+    """The newest lines of the phone's log."""
+
+    action: Literal["logcat"]
+    lines: int = Field(default=200, strict=True, ge=1, le=10_000)
+    filter: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.*/\-]{1,100}:[VDIWEFS]$")], ...] = Field(
+        default=(),
+        max_length=20,
+        description="`TAG:PRIORITY` each; with one, only what is named is read.",
+        examples=[["ActivityManager:I"]],
+    )
+    max_output_bytes: OutputLimit = _OUTPUT_BYTES
+
+
+class ListPackages(Repeatable):
+    """The installed apps."""
+
+    action: Literal["list_packages"]
+    kind: Literal["all", "third_party", "system"] = "all"
+
+
+class StartApp(Repeatable):
+    """Bring an app to the front: the given activity, or the one its launcher icon opens."""
+
+    action: Literal["start_app"]
+    package: Package
+    activity: Activity | None = Field(default=None, exclude_if=is_none)
+
+
+class StopApp(Repeatable):
+    """End an app and its services."""
+
+    action: Literal["stop_app"]
+    package: Package
+
+
+class Install(Target):
+    """Install an app from an APK: an artifact of yours, or a file that was pushed to the phone."""
+
+    action: Literal["install"]
+    artifact: Sha256 | None = Field(default=None, exclude_if=is_none, description="The APK's artifact.")
+    path: PhonePath | None = Field(default=None, exclude_if=is_none, description="The APK on the phone.")
+    replace: bool = Field(default=True, strict=True, description="Replace an installed version and keep its data.")
+    grant_permissions: bool = Field(default=False, strict=True, description="Grant every permission that it asks for.")
+    timeout_seconds: float = Field(
+        default=120.0, gt=0, le=MAX_TIMEOUT_SECONDS, description="How long the phone may take for all of it."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Install":
+        if (self.artifact is None) == (self.path is None):
+            raise ValueError("give either artifact or path")
+        return self
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether running it again after a lost answer does no harm."""
+        return self.replace
+
+
+class Uninstall(Repeatable):
+    """Remove an app and its data; one that is not installed stays so."""
+
+    action: Literal["uninstall"]
+    package: Package
+
+
+class Push(Repeatable):
+    """Write a file on the phone, over an older one of that name."""
+
+    action: Literal["push"]
+    path: PhonePath
+    content_base64: str | None = Field(default=None, exclude_if=is_none, description="The content.")
+    artifact: Sha256 | None = Field(default=None, exclude_if=is_none, description="Or an artifact of yours.")
+
+    @field_validator("content_base64")
+    @classmethod
+    def _is_base64(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                base64.b64decode(value, validate=True)
+            except (binascii.Error, ValueError):
+                raise ValueError("must be base64 with padding, as RFC 4648 section 4 has it") from None
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Push":
+        if (self.content_base64 is None) == (self.artifact is None):
+            raise ValueError("give either content_base64 or artifact")
+        return self
+
+
+class Pull(Repeatable):
+    """A file of the phone, as an artifact."""
+
+    action: Literal["pull"]
+    path: PhonePath
+
+
+class Wake(Repeatable):
+    """Switch the screen on."""
+
+    action: Literal["wake"]
+
+
+class RunShell(Target):
+    """Run one allow-listed program on the phone; `contracts.android_shell` has the list."""
+
+    action: Literal["shell"]
+    argv: Annotated[
+        tuple[Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARACTERS)], ...],
+        Field(max_length=64, json_schema_extra=_NOT_EMPTY),
+    ]
+    max_output_bytes: OutputLimit = _OUTPUT_BYTES
+
+    @field_validator("argv")
+    @classmethod
+    def _allowed(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if sum(len(argument.encode(errors="replace")) + 1 for argument in value) > MAX_LINE_BYTES:
+            raise ValueError(f"the arguments must be at most {MAX_LINE_BYTES} bytes long together")
+        android_shell.check(value)
+        return value
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether running it again after a lost answer does no harm."""
+        return android_shell.check(self.argv)
+
+
+class RunFlow(Effect):
+    """Work an app through one of the flows that the workers have, such as `perplexity.ask`."""
+
+    action: Literal["flow"]
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}\.[a-z][a-z0-9_]{0,31}$")] = Field(
+        examples=["perplexity.ask"]
+    )
+    inputs: dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")], Text] = Field(
+        default_factory=dict, max_length=16, description="What the flow asks for.", examples=[{"question": "Why?"}]
+    )
+    timeout_seconds: float = Field(
+        default=180.0, gt=0, le=MAX_TIMEOUT_SECONDS, description="How long all of its steps may take."
+    )
+
+
+SingleAction = (
+    screen.Tap
+    | screen.Swipe
+    | screen.LongPress
+    | screen.PressKey
+    | screen.TypeText
+    | screen.ClearText
+    | screen.TapOn
+    | screen.Find
+    | screen.WaitFor
+    | screen.DumpScreen
+    | screen.TakeScreenshot
+    | screen.RecordScreen
+    | GetProperty
+    | GetBattery
+    | GetCurrentApp
+    | GetStatus
+    | ReadLog
+    | ListPackages
+    | StartApp
+    | StopApp
+    | Install
+    | Uninstall
+    | Push
+    | Pull
+    | Wake
+    | RunShell
+    | RunFlow
+)
+
+
+class Batch(Target):
+    """Several actions on the same phone with nothing else in between; the first that fails ends it."""
+
+    action: Literal["batch"]
+    actions: tuple[Annotated[SingleAction, Field(discriminator="action")], ...] = Field(
+        max_length=MAX_BATCH_ACTIONS, json_schema_extra=_NOT_EMPTY
+    )
+    timeout_seconds: float = Field(
+        default=120.0, gt=0, le=MAX_TIMEOUT_SECONDS, description="How long all of them may take together."
+    )
+
+    @model_validator(mode="after")
+    def _one_phone(self) -> "Batch":
+        if not self.actions:
+            raise ValueError("actions: needs at least one")
+        for position, action in enumerate(self.actions):
+            if action.device is not None or action.tag is not None:
+                raise ValueError(f"actions.{position}: device and tag stand on the batch, not on its actions")
+        return self
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether running it again after a lost answer does no harm."""
+        return all(action.repeatable for action in self.actions)
+
+
+Action = SingleAction | Batch

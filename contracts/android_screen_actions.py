@@ -1,0 +1,130 @@
+"""The typed actions on a phone's screen: touching, typing, finding, waiting, and pictures of it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from contracts.android_fields import (
+    MAX_TIMEOUT_SECONDS,
+    Coordinate,
+    DurationMs,
+    Effect,
+    Repeatable,
+    Selector,
+    Text,
+)
+
+MAX_RECORD_SECONDS = 180
+_RECORD_MARGIN_SECONDS = 15
+
+
+class Tap(Effect):
+    """Touch one point."""
+
+    action: Literal["tap"]
+    x: Coordinate
+    y: Coordinate
+
+
+class Swipe(Effect):
+    """Drag from (x1, y1) to (x2, y2)."""
+
+    action: Literal["swipe"]
+    x1: Coordinate
+    y1: Coordinate
+    x2: Coordinate
+    y2: Coordinate
+    duration_ms: DurationMs = 300
+
+
+class LongPress(Effect):
+    """Touch one point and hold it."""
+
+    action: Literal["long_press"]
+    x: Coordinate
+    y: Coordinate
+    duration_ms: DurationMs = 800
+
+
+class PressKey(Effect):
+    """Press one key, by Android's name for it (`HOME`, `BACK`, `ENTER`) or its number."""
+
+    action: Literal["key"]
+    key: Annotated[str, StringConstraints(pattern=r"^([A-Z][A-Z0-9_]{0,63}|[0-9]{1,4})$")]
+
+    @field_validator("key", mode="before")
+    @classmethod
+    def _one_spelling(cls, value: object) -> object:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        return value.upper().removeprefix("KEYCODE_") if isinstance(value, str) else value
+
+
+class TypeText(Effect):
+    """Type into whatever has the focus, character for character.
+
+    ASCII needs nothing on the phone. Anything else needs the ADBKeyboard app installed; the input method that was in
+    use is set again afterwards.
+    """
+
+    action: Literal["text"]
+    text: Text
+
+
+class ClearText(Repeatable):
+    """Empty the text field that has the focus."""
+
+    action: Literal["clear_text"]
+
+
+class TapOn(Effect):
+    """Find one element of the screen, waiting for it if need be, and touch its middle."""
+
+    action: Literal["tap_on"]
+    selector: Selector
+
+
+class Find(Repeatable):
+    """The elements of the screen that fit; none is an answer too."""
+
+    action: Literal["find"]
+    selector: Selector
+
+
+class WaitFor(Repeatable):
+    """Wait, up to `timeout_seconds`, until an element is on the screen, or is gone from it."""
+
+    action: Literal["wait_for"]
+    selector: Selector
+    gone: bool = Field(default=False, strict=True, description="Wait until there is none any more.")
+
+
+class DumpScreen(Repeatable):
+    """The screen as a tree of elements: the useful ones as a list, all of it as an XML artifact."""
+
+    action: Literal["ui_dump"]
+
+
+class TakeScreenshot(Repeatable):
+    """What is on the screen, as a PNG artifact."""
+
+    action: Literal["screenshot"]
+
+
+class RecordScreen(Repeatable):
+    """What happens on the screen, as an MP4 artifact."""
+
+    action: Literal["record"]
+    seconds: int = Field(strict=True, ge=1, le=MAX_RECORD_SECONDS, description="How long to record.")
+    timeout_seconds: float = Field(
+        default=float(MAX_RECORD_SECONDS + 60),
+        gt=0,
+        le=MAX_TIMEOUT_SECONDS,
+        description="How long the phone may take for recording and handing over.",
+    )
+
+    @model_validator(mode="after")
+    def _leaves_time_to_record(self) -> "RecordScreen":
+        if self.timeout_seconds < self.seconds + _RECORD_MARGIN_SECONDS:
+            raise ValueError(f"timeout_seconds must be at least seconds + {_RECORD_MARGIN_SECONDS}")
+        return self

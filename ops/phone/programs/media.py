@@ -1,0 +1,102 @@
+"""Programs that look at the screen: `screencap`, `screenrecord` and `uiautomator`."""
+
+from collections.abc import Mapping
+
+from ops.phone.files import FileError
+from ops.phone.mp4 import Movie
+from ops.phone.programs.call import Call, Program
+from ops.phone.ui_dump import dump
+from ops.phone.views import HEIGHT, SCREEN, WIDTH, group
+
+_WARNING = (
+    b"[Warning] Multiple displays were found, but no display id was specified! Defaulting to the first display.\n"
+)
+_DUMP_PATH = "/sdcard/window_dump.xml"
+_LONGEST_RECORD_SECONDS = 180
+_FRAMES_A_SECOND = 1
+
+
+async def _screencap(call: Call) -> int:
+    paths = [word for word in call.arguments if not word.startswith("-")]
+    picture = _picture(call, await call.device.screenshot())
+    if not paths:
+        call.out.write(picture)
+        return 0
+    return _keep(call, "screencap", paths[0], picture)
+
+
+def _picture(call: Call, picture: bytes) -> bytes:
+    match call.device.behaviour.screencap:
+        case "normal":
+            return picture
+        case "garbage":
+            return b"\x89PNG\r\n\x1a\n" + b"not a picture " * 100
+        case "truncated":
+            return picture[: len(picture) // 2]
+        case "warned":
+            return _WARNING + picture
+
+
+async def _uiautomator(call: Call) -> int:
+    match [word for word in call.arguments if word != "--compressed"]:
+        case ["dump", *paths] if len(paths) < 2:  # noqa: PLR2004  # the path may be left out
+            path = paths[0] if paths else _DUMP_PATH
+        case _:
+            return call.fail("Unsupported command; the simulated phone knows `uiautomator dump [PATH]`", 1)
+    if call.device.behaviour.ui_dump == "never_idle":
+        call.err.write(b"ERROR: could not get idle state.\n")
+        return 0  # as on a phone
+    screen = call.device.screen
+    if screen.awake:
+        document = dump(call.device.root(), package=screen.app.package).encode()
+    else:
+        document = dump(group(SCREEN, [], kind="android.widget.FrameLayout"), package="com.android.systemui").encode()
+    if path == "/dev/tty":
+        call.out.write(document)
+    elif code := _keep(call, "uiautomator", path, document):
+        return code
+    return call.say(f"UI hierchary dumped to: {path}")
+
+
+async def _screenrecord(call: Call) -> int:
+    words = call.arguments
+    limit_seconds = float(_LONGEST_RECORD_SECONDS)
+    paths = []
+    while words:
+        word = words.pop(0)
+        name, _, value = word.partition("=")
+        if name in ("--time-limit", "--size", "--bit-rate"):
+            value = value or (words.pop(0) if words else "")
+            if name == "--time-limit":
+                if not value.isdigit() or not 0 < int(value) <= _LONGEST_RECORD_SECONDS:
+                    return call.fail(f"Time limit {value} is outside acceptable range [1,180]", 2)
+                limit_seconds = float(value)
+        elif not word.startswith("-"):
+            paths.append(word)
+    if len(paths) != 1:
+        return call.fail("Must specify output file (see --help).", 2)
+    try:
+        call.device.files.check_writable(paths[0])
+    except FileError as error:
+        return call.fail(f"Unable to open '{paths[0]}': {error}", 1)
+    call.effect("record", path=paths[0], seconds=limit_seconds)
+    movie = Movie(WIDTH, HEIGHT, frames_a_second=_FRAMES_A_SECOND)
+    for _ in range(int(limit_seconds) * _FRAMES_A_SECOND):
+        movie.add(await call.device.screenshot())
+        await call.last(1 / _FRAMES_A_SECOND)
+    return _keep(call, "screenrecord", paths[0], movie.content())
+
+
+def _keep(call: Call, program: str, path: str, content: bytes) -> int:
+    try:
+        call.device.files.write(path, content)
+    except FileError as error:
+        return call.fail(f"{program}: cannot write {path}: {error}", 1)
+    return 0
+
+
+PROGRAMS: Mapping[str, Program] = {
+    "screencap": _screencap,
+    "screenrecord": _screenrecord,
+    "uiautomator": _uiautomator,
+}

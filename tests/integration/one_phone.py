@@ -1,0 +1,87 @@
+"""One simulated phone behind a real adb server, and actions run on it without a broker."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.android import action_from
+from contracts.errors import CommandError
+from ops.phone.device import Device
+from ops.phone.effects import read_effects
+from ops.phone.lab import connected_phone
+from workers.android.adb import AdbServer
+from workers.android.devices import Transport
+from workers.android.readings import Reading
+from workers.android.runner import run_action
+
+PATIENCE_SECONDS = 120
+NOTES = "com.ish.notes"
+
+
+@dataclass
+class OnePhone:
+    """The phone, the way to it, and the owner's artifacts."""
+
+    device: Device
+    transport: Transport
+    log: Path
+    fence: str | None = None
+    limit_bytes: int = 32 * 1024 * 1024
+    artifacts: dict[str, bytes] = field(default_factory=dict)
+
+    async def read(self, **fields: Any) -> Reading:
+        """Run an action."""
+        return await run_action(
+            self.transport,
+            action_from(fields),
+            deadline=time.monotonic() + PATIENCE_SECONDS,
+            fence=self.fence,
+            artifact_limit_bytes=self.limit_bytes,
+            fetch=self._fetch,
+        )
+
+    async def run(self, **fields: Any) -> dict[str, Any]:
+        """What an action answers."""
+        return (await self.read(**fields)).output
+
+    async def failure(self, **fields: Any) -> CommandError:
+        """Why an action fails."""
+        with pytest.raises(CommandError) as caught:
+            await self.read(**fields)
+        return caught.value
+
+    async def shell(self, line: str) -> str:
+        """Run a line past the product's own rules."""
+        output = await self.transport.server.shell(self.transport.serial, line, timeout_seconds=PATIENCE_SECONDS)
+        return output.stdout.decode()
+
+    def effects(self, *actions: str) -> list[dict[str, Any]]:
+        """What was done to the phone; of these kinds only, if any are named."""
+        return [effect for effect in read_effects(self.log) if not actions or effect["action"] in actions]
+
+    @property
+    def note(self) -> str:
+        """What stands in the notes app."""
+        return self.device.screen.typed.get(NOTES, "")
+
+    async def _fetch(self, sha256: str) -> bytes | None:
+        return self.artifacts.get(sha256)
+
+
+@asynccontextmanager
+async def one_phone(server: AdbServer, folder: Path) -> AsyncIterator[OnePhone]:
+    """Run and connect a simulated phone while the block runs.
+
+    Args:
+        server: A running adb server.
+        folder: For its log.
+    """
+    log = folder / "effects.jsonl"
+    async with connected_phone(server, "SIM1", effects=log) as device:
+        [listed] = await server.phones(timeout_seconds=PATIENCE_SECONDS)
+        yield OnePhone(device, Transport(server, listed.serial, listed.transport_id), log)

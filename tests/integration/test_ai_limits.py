@@ -1,0 +1,289 @@
+"""Limits of a provider over several worker processes, as the provider saw them."""
+
+import asyncio
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import orjson
+import pytest
+from redis.asyncio import Redis
+
+from ops.scripted_provider.ledger import Ledger
+from ops.scripted_provider.scripts import Script, Scripts
+from ops.scripted_provider.server import running
+from ops.stack.session import Session
+
+WORKER = Path(__file__).parent / "ai_fleet_worker.py"
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """A scripted provider, its own record of what came, and workers that are processes."""
+
+    folder: Path
+    redis_url: str
+    scripts: Scripts
+    ledger: Ledger
+    port: int
+    stack: AsyncExitStack
+
+    def providers(self, *tables: str, policy: str = "priority") -> None:
+        """One provider for each table of limits, under names that no other test uses."""
+        names = [f"p{uuid4().hex[:12]}" for _ in tables]
+        text = [
+            f'[providers.{name}]\ndialect = "openai"\nbase_url = "http://127.0.0.1:{self.port}/v1"\n{table}\n'
+            f"[providers.{name}.models.model-{place}]"
+            for place, (name, table) in enumerate(zip(names, tables, strict=True))
+        ]
+        listed = [f"{name}/model-{place}" for place, name in enumerate(names)]
+        text.append(f'[aliases.default]\npolicy = "{policy}"\nmodels = {orjson.dumps(listed).decode()}')
+        (self.folder / "providers.toml").write_text("\n".join(text))
+
+    def script(self, *steps: dict[str, Any], **rest: Any) -> None:
+        self.scripts.add(Script.model_validate({"steps": list(steps), **rest}))
+
+    async def workers(
+        self, count: int, *, commands: int, places: int = 50, window_seconds: float = 60
+    ) -> list[Process]:
+        """Start workers that share the commands."""
+        each = commands // count
+        assert each * count == commands
+        return [
+            await self.stack.enter_async_context(
+                _worker(
+                    self.redis_url,
+                    str(self.folder / "providers.toml"),
+                    str(window_seconds),
+                    str(places),
+                    str(place * each),
+                    str((place + 1) * each - 1),
+                )
+            )
+            for place in range(count)
+        ]
+
+    def calls(self) -> list[dict[str, Any]]:
+        """Each call with when it began, and when and how it ended."""
+        calls: dict[int, dict[str, Any]] = {}
+        for line in map(orjson.loads, (self.folder / "calls.jsonl").read_bytes().splitlines()):
+            if line["event"] == "invoke":
+                calls[line["call"]] = {"began": line["at"], "command": line["command_id"], "model": line["model"]}
+            else:
+                calls[line["call"]] |= {"ended": line["at"], "event": line["event"]}
+        return list(calls.values())
+
+    async def until_called(self, count: int) -> None:
+        async with asyncio.timeout(60):
+            while self.ledger.counts()["calls"] < count:  # noqa: ASYNC110  # a counter
+                await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def _worker(*arguments: str) -> AsyncIterator[Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(WORKER), *arguments, stdout=PIPE, env={"PYTHONPATH": str(ROOT)}
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def finished(workers: Sequence[Process]) -> None:
+    for worker in workers:
+        output, _ = await worker.communicate()
+        assert b"\ndone " in output
+
+
+@pytest.fixture
+async def stand(services: Session, tmp_path: Path) -> AsyncIterator[Stand]:
+    scripts, ledger = Scripts(0), Ledger(tmp_path / "calls.jsonl")
+    async with AsyncExitStack() as stack:
+        stack.callback(ledger.close)
+        port = await stack.enter_async_context(running(port=0, scripts=scripts, ledger=ledger))
+        yield Stand(tmp_path, services.redis_url, scripts, ledger, port, stack)
+
+
+def most_in_any_window(began: Sequence[float], seconds: float) -> int:
+    times, first, most = sorted(began), 0, 0
+    for last, time in enumerate(times):
+        while times[first] <= time - seconds:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+def calls_by_window(began: Sequence[float], seconds: float) -> list[int]:
+    """Calls in each full window from the first call on, one after the other."""
+    start, end = min(began), max(began)
+    return [
+        sum(start + number * seconds <= time < start + (number + 1) * seconds for time in began)
+        for number in range(int((end - start) // seconds))
+    ]
+
+
+def busy_share(calls: Sequence[dict[str, Any]], places: int) -> float:
+    """How much of the places' time was used between the first call and the last."""
+    span = max(call["ended"] for call in calls) - min(call["began"] for call in calls)
+    return float(sum(call["ended"] - call["began"] for call in calls) / (span * places))
+
+
+async def _three_at_once(stand: Stand, *, commands: int) -> float:
+    stand.providers("max_in_flight = 3")
+    stand.script(latency_seconds=0.5)
+
+    await finished(await stand.workers(10, commands=commands))
+
+    calls = stand.calls()
+    assert len(calls) == commands
+    assert stand.ledger.counts()["peak_in_flight"] == 3
+    return busy_share(calls, 3)
+
+
+@pytest.mark.full
+async def test_ten_workers_keep_within_three_calls_at_once_and_leave_none_of_them_idle(stand: Stand) -> None:
+    share = await _three_at_once(stand, commands=60)
+
+    assert share > 0.75  # places that nobody is told about are found by asking again, twice a second: half of this
+
+
+@pytest.mark.full
+async def test_ten_workers_use_95_percent_of_three_calls_at_once(stand: Stand) -> None:
+    assert await _three_at_once(stand, commands=240) >= 0.95
+
+
+async def test_killed_workers_leak_no_place(stand: Stand) -> None:
+    stand.providers("max_in_flight = 3")
+    stand.script({"fault": "stall_before_headers", "times": 3})
+    doomed = await stand.workers(1, commands=6)
+    await stand.until_called(3)
+    others = await stand.workers(2, commands=20)
+
+    doomed[0].kill()
+    await finished(others)
+
+    calls = stand.calls()
+    assert stand.ledger.counts()["peak_in_flight"] == 3
+    assert sum(call["event"] == "ok" for call in calls) == 20
+    # and with nobody else there all three places are free
+    stand.script(latency_seconds=0.5)
+    await finished(await stand.workers(1, commands=12))
+    assert busy_share(stand.calls()[-12:], 3) > 0.75
+
+
+async def _requests(stand: Stand, *, limit: int, commands: int, window_seconds: float) -> None:
+    stand.providers(f"requests_per_minute = {limit}")
+
+    await finished(await stand.workers(4, commands=commands, window_seconds=window_seconds))
+
+    began = [call["began"] for call in stand.calls()]
+    assert len(began) == commands
+    assert most_in_any_window(began, window_seconds) <= limit
+    windows = calls_by_window(began, window_seconds)
+    assert len(windows) >= commands // limit
+    assert min(windows[: commands // limit]) >= 0.98 * limit
+
+
+@pytest.mark.full
+async def test_requests_of_four_workers_fill_every_window_and_exceed_none(stand: Stand) -> None:
+    await _requests(stand, limit=50, commands=208, window_seconds=8)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+async def test_100_requests_a_minute_of_four_workers_fill_every_minute_and_exceed_none(stand: Stand) -> None:
+    await _requests(stand, limit=100, commands=544, window_seconds=60)
+
+
+async def test_two_limits_hold_at_once(stand: Stand) -> None:
+    stand.providers("requests_per_minute = 10\nmax_in_flight = 2")
+    stand.script(latency_seconds=0.1)
+
+    await finished(await stand.workers(3, commands=30, window_seconds=3))
+
+    assert most_in_any_window([call["began"] for call in stand.calls()], 3) <= 10
+    assert stand.ledger.counts()["peak_in_flight"] <= 2
+
+
+async def test_a_dead_primary_is_asked_once_in_each_pause_by_all_workers_together(stand: Stand) -> None:
+    stand.providers("", "")
+    stand.script({"status": 503}, match={"model": "model-0"}, repeat=True)
+    stand.script(latency_seconds=0.05, match={"model": "model-1"})
+
+    await finished(await stand.workers(4, commands=400, places=2))
+
+    calls = stand.calls()
+    primary = [call["began"] for call in calls if call["model"] == "model-0"]
+    assert sum(call["model"] == "model-1" for call in calls) == 400
+    # the third failure opened it, when up to eight were under way; then one probe after 2, 4, 8 … seconds
+    opened = primary[2]
+    probes = [time for time in primary if time > opened + 1.5]
+    assert len(primary) - len(probes) <= 8
+    span = max(call["began"] for call in calls) - opened
+    assert len(probes) <= len([pause for pause in (2, 6, 14, 30, 62) if pause <= span])
+
+
+async def test_an_outage_of_every_provider_parks_all_commands_and_drains_them_with_a_slow_start(stand: Stand) -> None:
+    stand.providers("", "")
+    stand.script({"status": 503}, repeat=True, name="outage")
+    workers = await stand.workers(4, commands=120, places=5)
+    await stand.until_called(6)
+    await asyncio.sleep(5)  # the length of the outage
+    during = stand.ledger.counts()["calls"]
+
+    stand.script(latency_seconds=0.3, name="outage")
+    await finished(workers)
+
+    calls = stand.calls()
+    assert sum(call["event"] == "ok" for call in calls) == 120
+    # the third failure opened each breaker, when up to twenty calls were under way; then each was probed twice
+    assert during <= 2 * 20 + 4
+    recovered_at = min(call["began"] for call in calls if call["event"] == "ok")
+    first_second = [call for call in calls if recovered_at <= call["began"] < recovered_at + 0.3]
+    assert len(first_second) <= 2 * 3
+
+
+async def test_redis_that_lost_its_memory_is_told_what_is_held(stand: Stand) -> None:
+    stand.providers("max_in_flight = 3")
+    stand.script(latency_seconds=8)
+    first = await stand.workers(1, commands=3)
+    await stand.until_called(3)
+
+    async with Redis.from_url(stand.redis_url) as redis:
+        await redis.flushall()
+        async with asyncio.timeout(60):
+            while not await redis.keys("*leases"):  # noqa: ASYNC110  # the condition is in Redis
+                await asyncio.sleep(0.05)
+    await finished([*first, *await stand.workers(1, commands=3)])
+
+    assert stand.ledger.counts()["peak_in_flight"] == 3
+
+
+async def test_without_redis_each_worker_keeps_within_the_limits_and_all_commands_finish(
+    stand: Stand, services: Session
+) -> None:
+    stand.providers("max_in_flight = 3")
+    stand.script(latency_seconds=0.2)
+    workers = await stand.workers(2, commands=80)
+    await stand.until_called(10)
+
+    services.redis.stop()
+    try:
+        already = stand.ledger.counts()["calls"]
+        await stand.until_called(already + 40)
+    finally:
+        services.redis.start()
+    await finished(workers)
+
+    calls = stand.calls()
+    assert sum(call["event"] == "ok" for call in calls) == 80
+    assert stand.ledger.counts()["peak_in_flight"] <= 2 * 3

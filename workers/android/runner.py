@@ -1,0 +1,185 @@
+"""Runs one action on one given phone: simple ones as a line, others step by step, batches and flows as what they hold."""
+
+import asyncio
+import time
+from typing import Any
+
+import orjson
+
+from contracts import android_actions as android
+from contracts import android_screen_actions as screen_actions
+from contracts.errors import CommandError, ErrorCode, Permanent
+from workers.android import files, keyboard, looking
+from workers.android.actions import plan
+from workers.android.adb import AdbFailure
+from workers.android.elements import Element, Screen
+from workers.android.flows import catalog
+from workers.android.flows.engine import Engine
+from workers.android.readings import Reading
+from workers.android.session import Check, FetchArtifact, Session, Transport
+from workers.handler import Artifact
+
+_AT_ONCE_BYTES = 64 * 1024
+"""Longer output is read in a thread, so that other phones need not wait."""
+_MAX_BATCH_BYTES = 8 * 1024 * 1024
+"""What the actions of a batch may answer together; their artifacts may hold as much as one artifact."""
+
+
+async def no_artifacts(sha256: str) -> bytes | None:
+    """Nobody's artifacts: for workers that cannot reach any.
+
+    Args:
+        sha256: The artifact's.
+    """
+    del sha256
+    return None
+
+
+async def run_action(
+    transport: Transport,
+    action: android.Action,
+    *,
+    deadline: float,
+    fence: str | None,
+    artifact_limit_bytes: int,
+    fetch: FetchArtifact = no_artifacts,
+    check: Check | None = None,
+) -> Reading:
+    """Run an action, all of it under its own time limit.
+
+    Args:
+        transport: The way to the phone; nobody else may use the phone meanwhile.
+        action: What to do.
+        deadline: `time.monotonic()` at which it must be over at the latest.
+        fence: Number that the phone must hold in `session.FENCE_FILE`, or every line is refused by the phone itself; None
+            sends lines as they are.
+        artifact_limit_bytes: The largest picture or file that is taken from the phone.
+        fetch: Gets the owner's artifacts, for those that put one on the phone.
+        check: Called right before anything is sent to the phone; raises a `CommandError` when nothing may be any more.
+
+    Returns:
+        What it answers, and the artifacts that it made.
+
+    Raises:
+        CommandError: Transient when nothing that must not happen twice can have happened, Indeterminate when something
+            may have, Permanent when the phone said no. One that comes of a lost answer has an `AdbFailure` as its cause.
+    """
+    session = Session(
+        transport, deadline=deadline, fence=fence, artifact_limit_bytes=artifact_limit_bytes, fetch=fetch, check=check
+    )
+    try:
+        with session.within(action.timeout_seconds):
+            return await _perform(session, action)
+    except AdbFailure as failure:
+        raise session.lost(failure) from failure
+    except CommandError as error:
+        settled = session.settled(error)
+        if settled is error:
+            raise
+        raise settled from error
+
+
+async def _perform(session: Session, action: android.Action) -> Reading:
+    """What the action is on a phone."""
+    match action:
+        case android.Batch():
+            reading = await _perform_batch(session, action)
+        case android.RunFlow():
+            app, flow = catalog.find(action.name, action.inputs)
+            reading = await Engine(action.name, app, flow, action.inputs, _PhoneStage(session)).run()
+        case screen_actions.TypeText():
+            reading = await keyboard.type_text(session, action.text)
+        case screen_actions.ClearText():
+            reading = await keyboard.clear_text(session)
+        case screen_actions.DumpScreen():
+            reading = await looking.dump(session)
+        case screen_actions.Find():
+            reading = await looking.find(session, action)
+        case screen_actions.WaitFor():
+            reading = await looking.wait_for(session, action)
+        case screen_actions.TapOn():
+            reading = await looking.tap_on(session, action)
+        case _:
+            reading = await _perform_with_files(session, action)
+    return reading
+
+
+async def _perform_with_files(session: Session, action: android.SingleAction) -> Reading:
+    match action:
+        case android.Push():
+            return await files.push(session, action)
+        case android.Pull():
+            return await files.pull(session, action)
+        case android.Install():
+            return await files.install(session, action)
+        case android.Uninstall():
+            return await files.uninstall(session, action)
+        case screen_actions.RecordScreen():
+            return await files.record(session, action)
+        case _:
+            return await _perform_line(session, action)
+
+
+async def _perform_line(session: Session, action: android.SingleAction) -> Reading:
+    steps = plan(action)
+    limit_bytes = session.artifact_limit_bytes if steps.max_output_bytes is None else steps.max_output_bytes
+    output = await session.line(steps.line, effect=not action.repeatable, max_output_bytes=limit_bytes)
+    if len(output.stdout) > _AT_ONCE_BYTES:
+        return await asyncio.to_thread(steps.read, output)
+    return steps.read(output)
+
+
+async def _perform_batch(session: Session, batch: android.Batch) -> Reading:
+    """Each action in turn; an error tells which one failed, and what those before it answered."""
+    results: list[dict[str, Any]] = []
+    artifacts: list[Artifact] = []
+    output_bytes = artifact_bytes = 0
+    for position, action in enumerate(batch.actions):
+        started = time.monotonic()
+        try:
+            with session.within(action.timeout_seconds):
+                reading = await _perform(session, action)
+        except AdbFailure as failure:
+            raise _failed_at(position, action, session.lost(failure), results) from failure
+        except CommandError as error:
+            raise _failed_at(position, action, session.settled(error), results) from error
+        duration_ms = round(1000 * (time.monotonic() - started), 1)
+        results.append({"action": action.action, "duration_ms": duration_ms, **reading.output})
+        artifacts.extend(reading.artifacts)
+        output_bytes += len(orjson.dumps(reading.output))
+        artifact_bytes += sum(len(artifact.content) for artifact in reading.artifacts)
+        if output_bytes > _MAX_BATCH_BYTES or artifact_bytes > session.artifact_limit_bytes:
+            sentence = "the batch's results are larger than one result may be; send it in parts"
+            raise _failed_at(position, action, Permanent(ErrorCode.TRUNCATED, sentence), results[:-1])
+    return Reading({"results": results}, tuple(artifacts))
+
+
+def _failed_at(
+    position: int, action: android.SingleAction, error: CommandError, results: list[dict[str, Any]]
+) -> CommandError:
+    # artifacts are stored with an outcome only, so that their addresses would lead nowhere
+    done = [{name: value for name, value in result.items() if name != "artifact"} for result in results]
+    error.details = {**error.details, "failed_action": position, "results": done}
+    error.message = f"actions.{position} ({action.action}): {error.message}"
+    error.args = (error.message,)
+    return error
+
+
+class _PhoneStage:
+    """A session as a flow sees it."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def seconds_left(self) -> float:
+        return self._session.seconds_left
+
+    async def run(self, action: android.SingleAction) -> Reading:
+        return await _perform(self._session, action)
+
+    async def look(self) -> Screen:
+        return await looking.look_once(self._session)
+
+    async def tap(self, element: Element) -> None:
+        await looking.tap_element(self._session, element)

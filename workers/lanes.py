@@ -1,0 +1,121 @@
+"""A lane: the consumer of one work queue with all that it needs; a worker runs one lane, or several beside each other.
+
+The lanes of a process share its connection for publishing, its database pool and its incarnation.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from yarl import URL
+
+from contracts.publisher import Publisher
+from contracts.settings import Settings
+from workers.consume import Consumer, Pool
+from workers.handler import Handler
+from workers.intake import Intake
+from workers.killpoints import KillPoints
+from workers.registry import Registration
+from workers.settling import Settling
+from workers.stopping import end
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all lanes of a process use."""
+
+    settings: Settings
+    database: Any
+    """asyncpg pool."""
+    registration: Registration
+    publisher: Publisher
+    kill_points: KillPoints
+    lanes: "list[Lane]" = field(default_factory=list)
+    """Those that are open now."""
+
+    def in_flight(self) -> list[tuple[str, UUID, int]]:
+        """`(publisher, id, token)` of everything that this process is running now."""
+        return [one for lane in self.lanes for one in lane.consumer.in_flight()]
+
+
+class Lane:
+    """Consumes one queue and runs its commands.
+
+    Args:
+        pool: What to serve.
+        handler: What to run.
+        shared: What it has in common with the other lanes.
+        intake: Where commands come from; None consumes the pool's queue.
+        settling: What follows a commit; None does what is usual.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        handler: Handler,
+        shared: Shared,
+        *,
+        intake: Intake | None = None,
+        settling: Settling | None = None,
+    ) -> None:
+        settings = shared.settings
+        self._shared = shared
+        self.intake = intake or Intake(
+            settings.amqp_url, queue=pool.queue, prefetch=pool.prefetch, in_order=pool.at_once
+        )
+        self.settling = settling or Settling(
+            queue=pool.queue,
+            user=URL(settings.amqp_url).user or "",
+            publisher=shared.publisher,
+            intake=self.intake,
+            kill_points=shared.kill_points,
+        )
+        self.consumer = Consumer(
+            pool,
+            handler,
+            settings=settings,
+            database=shared.database,
+            intake=self.intake,
+            settling=self.settling,
+            registration=shared.registration,
+            kill_points=shared.kill_points,
+            held=shared.in_flight,
+        )
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was taken is finished, answered and forgotten."""
+        return self.consumer.idle and self.settling.idle and not self.settling.sent()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        with self._listed():
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(part.run()) for part in (self.settling, self.consumer, self.intake)]
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    await end(reversed(tasks))
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Take nothing new, and wait until everything taken is settled; what is not in time the broker gives to others.
+
+        Args:
+            grace_seconds: The longest wait.
+        """
+        await self.intake.stop_consuming()
+        loop = asyncio.get_running_loop()
+        limit = loop.time() + grace_seconds
+        while loop.time() < limit and not self.idle:  # noqa: ASYNC110  # three parties' idleness, once in a lane's life
+            await asyncio.sleep(0.05)
+
+    @contextmanager
+    def _listed(self) -> Iterator[None]:
+        self._shared.lanes.append(self)
+        try:
+            yield
+        finally:
+            self._shared.lanes.remove(self)

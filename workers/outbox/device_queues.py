@@ -1,0 +1,179 @@
+"""Gives each phone its queue: declared when a worker has seen the phone, bound to its names, removed a week after it.
+
+Workers may not declare anything. A queue that was deleted under its phone is noted as lost and declared again, as
+`guard` does with those of the topology.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from types import MappingProxyType
+from typing import Any
+
+import aiormq
+from aio_pika.abc import AbstractConnection, AbstractQueue
+
+from contracts.broker import connect, declare
+from contracts.logs import get_logger
+from contracts.topology import COMMANDS, device_key, device_queue, device_topology
+from workers.outbox.guard import NOTE_LOSSES
+
+_ROUND_SECONDS = 30.0
+_CLOSE_SECONDS = 3.0
+_LOOK_EVERY_ROUNDS = 5
+
+# a phone without a name of its own (never ready so far) gets none: what it is called now may be another's tomorrow
+_PHONES = """
+select serial, transport, seen_at > clock_timestamp() - interval '7 days' as present from devices
+where model is not null
+"""
+
+
+class DeviceQueues:
+    """The job.
+
+    Args:
+        url: AMQP URL of this process's user, which may configure `ish.*`.
+        database: asyncpg pool.
+        queue_max_length: See `contracts.topology.topology`.
+    """
+
+    def __init__(self, url: str, database: Any, *, queue_max_length: int) -> None:
+        self._url = url
+        self._database = database
+        self._queue_max_length = queue_max_length
+        self._connection: AbstractConnection | None = None
+        self._declared: dict[str, str] = {}
+        """Transport by serial, of phones whose queue is there."""
+        self._removed: set[str] = set()
+        self._ready: dict[str, int] = {}
+        self._rounds = 0
+        self._log = get_logger(job="device_queues")
+
+    @property
+    def ready(self) -> Mapping[str, int]:
+        """Messages waiting in each phone's queue when it was last looked at; empty while the broker is away."""
+        return MappingProxyType(self._ready)
+
+    async def round(self) -> bool:
+        """Bring the queues in line with the phones once.
+
+        Returns:
+            False.
+
+        Raises:
+            BrokerAway, aiormq.AMQPError, TimeoutError: The broker is away.
+        """
+        rows = await self._database.fetch(_PHONES)
+        present = {row["serial"]: row["transport"] for row in rows if row["present"]}
+        try:
+            async with asyncio.timeout(_ROUND_SECONDS):
+                for serial, transport in present.items():
+                    if self._declared.get(serial) != transport:
+                        await self._give(serial, transport)
+                for serial in {row["serial"] for row in rows} - set(present) - self._removed:
+                    await self._remove(serial)
+                if self._rounds % _LOOK_EVERY_ROUNDS == 0:
+                    await self._look()
+        except BaseException:
+            self._ready = {}
+            await self.close()
+            raise
+        self._rounds += 1
+        return False
+
+    async def close(self) -> None:
+        """Close the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(aiormq.AMQPError, OSError, TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await connection.close()
+
+    async def _connected(self) -> AbstractConnection:
+        connection = self._connection
+        # aio-pika's own flag stays False when heartbeats died
+        if connection is None or connection.transport is None or connection.transport.connection.is_closed:
+            self._connection = connection = await connect(self._url, name="ish device queues")
+        return connection
+
+    async def _give(self, serial: str, transport: str) -> None:
+        """Declare a phone's queue, and move its second name when that has changed."""
+        connection, before = await self._connected(), self._declared.get(serial)
+        await declare(connection, device_topology(serial, transport, self._queue_max_length))
+        if before and before not in (serial, transport):
+            channel = await connection.channel()
+            queue = await channel.get_queue(device_queue(serial), ensure=False)
+            await queue.unbind(COMMANDS, routing_key=device_key(before))
+            await channel.close()
+        self._declared[serial] = transport
+        self._removed.discard(serial)
+        if before is None:
+            self._log.info("queue_declared", queue=device_queue(serial))
+
+    async def _remove(self, serial: str) -> None:
+        """Delete the queue of a phone that is gone, unless something waits in it or somebody consumes it.
+
+        Its names are taken from it first: what is published meanwhile goes to `ish.unrouted`, not down with the queue.
+        (A quorum queue cannot be asked to be deleted only if it is empty.)
+        """
+        channel = await (await self._connected()).channel()
+        name, transport = device_queue(serial), self._declared.get(serial, "")
+        try:
+            queue = await channel.declare_queue(name, passive=True)
+        except aiormq.ChannelNotFoundEntity:
+            self._forget(serial)
+            return
+        if not _is_unused(queue):
+            await channel.close()
+            return
+        for known in filter(None, {serial, transport}):
+            await queue.unbind(COMMANDS, routing_key=device_key(known))
+        if _is_unused(await channel.declare_queue(name, passive=True)):
+            await channel.queue_delete(name)
+            self._forget(serial)
+            self._log.info("queue_removed", queue=name)
+        else:
+            await self._give(serial, transport)
+        await channel.close()
+
+    def _forget(self, serial: str) -> None:
+        self._declared.pop(serial, None)
+        self._removed.add(serial)
+
+    async def _look(self) -> None:
+        """Ask after each queue; a 404 closes that channel only."""
+        missing: list[str] = []
+        ready: dict[str, int] = {}
+        connection = await self._connected()
+        channel = await connection.channel()
+        for serial in self._declared:
+            try:
+                found = await channel.declare_queue(device_queue(serial), passive=True)
+            except aiormq.ChannelNotFoundEntity:
+                missing.append(serial)
+                channel = await connection.channel()
+                continue
+            ready[device_queue(serial)] = found.declaration_result.message_count or 0
+        await channel.close()
+        self._ready = ready
+        if missing:
+            names = [device_queue(serial) for serial in missing]
+            await self._database.execute(NOTE_LOSSES, names)
+            for serial in missing:
+                await self._give(serial, self._declared.pop(serial))
+            self._log.error("queue_redeclared", queues=names, work_queues=names)
+
+
+def _is_unused(queue: AbstractQueue) -> bool:
+    found = queue.declaration_result
+    return not found.message_count and not found.consumer_count
+
+
+def together(*parts: Callable[[], Mapping[str, int]]) -> Callable[[], Mapping[str, int]]:
+    """Messages waiting in the queues of several jobs, as one.
+
+    Args:
+        parts: Each job's own.
+    """
+    return lambda: {queue: ready for part in parts for queue, ready in part().items()}
