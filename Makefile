@@ -20,17 +20,12 @@ ready:
 run: ready ## Start everything, show one result of each kind, follow the logs; Ctrl-C stops it
 	@exec $(VENV)/ish run
 
-# Two runs, each with services of its own: tests that kill the broker must not meet queues that earlier tests deleted and
-# declared anew, which RabbitMQ 3.10 may lose when it is killed. Both wait more than they work, so they run beside each other.
+# Three processes at once, each with services of its own: nearly all of the time is waiting.
 test: setup ## Run the tests that take seconds
-	@said=$$(mktemp); $(VENV)/python -m pytest -m "not full" tests/acceptance >"$$said" 2>&1 & acceptance=$$!; \
-	$(VENV)/python -m pytest -m "not full" tests/unit tests/integration; others=$$?; \
-	echo "the acceptance tests, which ran meanwhile:"; wait $$acceptance; crashes=$$?; \
-	cat "$$said"; rm -f "$$said"; test $$others -eq 0 -a $$crashes -eq 0
+	@$(VENV)/python -m pytest -n 3 --dist loadfile -m "not full" tests
 
 test-full: setup ## Run all tests; takes long
-	@$(VENV)/python -m pytest tests/unit tests/integration
-	@$(VENV)/python -m pytest tests/acceptance
+	@$(VENV)/python -m pytest tests
 
 check: setup ## Lint, format, types, imports
 	@$(VENV)/ruff check

@@ -1,6 +1,8 @@
 """Webhook targets: where an owner's recorded messages are delivered; each change is in the audit log."""
 
+import base64
 import re
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,10 +14,11 @@ import asyncpg
 import orjson
 
 from workers.outbox.addresses import ForbiddenTarget, Rules, check_url
-from workers.outbox.webhooks import new_secret
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 CONVERSATION = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+
+_SECRET_BYTES = 32
 
 _PUT = """
 insert into targets (owner, name, url, secret, conversation_id) values ($1, $2, $3, $4, $5)
@@ -47,6 +50,11 @@ class Target:
     created_at: datetime
     pending: int
     """Deliveries that wait or are being tried."""
+
+
+def new_secret() -> str:
+    """A target's signing secret: `whsec_` and 256 random bits in base64."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
 
 
 async def add_target(

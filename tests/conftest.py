@@ -1,8 +1,9 @@
-"""Fixtures of every test: a private set of real services, started once for a test run."""
+"""Fixtures of every test: a private set of real services, started once in each process of a test run."""
 
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,13 @@ from ops.stack.session import Session, session
 @pytest.fixture(scope="session")
 def services() -> Iterator[Session]:
     """Real RabbitMQ, PostgreSQL, Redis and adb server on free ports, with roles, tables and queues in place."""
+    with own_services() as running:
+        yield running
+
+
+@contextmanager
+def own_services() -> Iterator[Session]:
+    """Start services in a folder of their own, and remove both at the end."""
     # not pytest's own temporary folder: PostgreSQL runs as another user under root, and may not enter that
     folder = Path(tempfile.mkdtemp(prefix="ish-tests-"))
     folder.chmod(0o711)

@@ -32,9 +32,9 @@ async def _run(name: str, configuration: Settings) -> None:
     gone = False
     try:
         if name == "outbox":
-            from workers import outbox  # noqa: PLC0415  # each pool loads its own world only
+            from workers.outbox.run import run  # noqa: PLC0415  # each pool loads its own world only
 
-            await outbox.run(configuration, stopping)
+            await run(configuration, stopping)
         else:
             await serve(POOLS[name], configuration, stopping)
     except* NothingToConsume as group:

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from contracts.commands import InvalidPayload, Kind, decode_payload, fingerprint, repeatable, routing_key
 from contracts.envelope import Refused, read_envelope
 from contracts.errors import ErrorCode, Permanent
-from workers.commits import DeadLetter
+from workers.dead_letters import DeadLetter
 from workers.deliveries import Admitted, Delivery
 
 

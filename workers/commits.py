@@ -4,7 +4,6 @@ A row whose token is no longer the newest was taken over by another worker: noth
 one per table, whatever the batch's size.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +11,9 @@ from typing import Any
 import orjson
 
 from contracts.results import TERMINAL
+from workers.dead_letters import dead_letter_of, insert_dead_letters, storable
 from workers.deliveries import Admitted, Finished
 from workers.handler import Message
-
-_UNREADABLE_CHARACTERS = 2000
-_ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +43,9 @@ cur as materialized (
 )
 update commands c set state = cur.state, result = cur.result, error_code = cur.error_code,
   finished_at = cur.finished_at, retry_at = cur.retry_at, calls = c.calls + cur.calls,
-  attempt = c.attempt - cur.attempts_back
+  attempt = c.attempt - cur.attempts_back,
+  crashes = case when cur.state = 'retrying' then 0 else c.crashes end,  -- it came back: it kills no worker
+  alone = case when cur.state = 'retrying' then 0 else c.alone end
 from cur where (c.publisher, c.id, c.day) = (cur.publisher, cur.id, cur.day)
 returning c.token
 """
@@ -105,31 +104,9 @@ select * from unnest($1::text[], $2::text[], $3::text[], $4::uuid[])
 on conflict do nothing
 """
 
-_DEAD_LETTERS = """
-insert into dead_letters (reason, message, publisher, message_id, type, queue, routing_key, reply_to, headers, body)
-select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-  $9::jsonb[], $10::bytea[])
-"""
-
 _FORGET_SENT = """
 delete from outbox where (token, part) in (select * from unnest($1::bigint[], $2::smallint[]))
 """
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A message that will not be run, with its reason."""
-
-    reason: str
-    message: str
-    publisher: str | None
-    message_id: str | None
-    type: str | None
-    queue: str
-    routing_key: str
-    reply_to: str | None
-    headers: dict[str, Any]
-    body: bytes
 
 
 async def commit(connection: Any, finished: Sequence[Finished], *, worker: str, queue: str) -> set[int]:
@@ -177,7 +154,11 @@ async def _insert_effects(connection: Any, finished: Sequence[Finished], *, queu
     await _insert_messages(connection, finished)
     await _insert_artifacts(connection, finished)
     await _insert_outbox(connection, [one for one in finished if one.state in TERMINAL])
-    letters = [dead_letter_of(one, queue=queue) for one in finished if one.dead_letter]
+    letters = [
+        dead_letter_of(one.claimed.admitted, reason=one.error.code.value, message=one.error.message, queue=queue)
+        for one in finished
+        if one.dead_letter and one.error is not None
+    ]
     if letters:
         await insert_dead_letters(connection, letters)
 
@@ -199,7 +180,7 @@ async def _insert_attempts(connection: Any, finished: Sequence[Finished], *, wor
         [one.duration_seconds for one in finished],
         [one.state.value for one in finished],
         [one.error.code.value if one.error else None for one in finished],
-        [_storable(one.error.message) if one.error else None for one in finished],
+        [storable(one.error.message) if one.error else None for one in finished],
         [use.tokens_in for use in usage],
         [use.tokens_out for use in usage],
         [use.cost_usd for use in usage],
@@ -312,42 +293,6 @@ def outbox_columns(finished: Sequence[tuple[Finished, int]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(_OUTBOX_COLUMNS)]
 
 
-async def insert_dead_letters(connection: Any, letters: Sequence[DeadLetter]) -> None:
-    """Keep messages that will not be run.
-
-    Args:
-        connection: Any connection.
-        letters: The messages, with their reasons.
-    """
-    await connection.execute(
-        _DEAD_LETTERS,
-        [one.reason for one in letters],
-        [_storable(one.message) for one in letters],
-        [_storable(one.publisher) for one in letters],
-        [_storable(one.message_id) for one in letters],
-        [_storable(one.type) for one in letters],
-        [one.queue for one in letters],
-        [_storable(one.routing_key) for one in letters],
-        [_storable(one.reply_to) for one in letters],
-        [_storable_headers(one.headers) for one in letters],
-        [one.body for one in letters],
-    )
-
-
-def _storable(text: str | None) -> str | None:
-    """Text of a message nobody has checked, as PostgreSQL can hold it: a dead letter must never be refused in turn."""
-    return text if text is None else text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
-
-
-def _storable_headers(headers: dict[str, Any]) -> str:
-    try:
-        text = orjson.dumps(headers, default=str).decode()
-    except TypeError:  # nested too deeply, or a number beyond 64 bits
-        text = orjson.dumps({"(unreadable)": repr(headers)[:_UNREADABLE_CHARACTERS]}).decode()
-    # jsonb refuses an escaped NUL; an even number of backslashes before it means that it is none
-    return _ESCAPED_NUL.sub(r"\1\\ufffd", text)
-
-
 async def forget_sent(connection: Any, sent: Sequence[OutboxKey]) -> None:
     """Delete outbox rows whose messages the broker has confirmed.
 
@@ -356,27 +301,3 @@ async def forget_sent(connection: Any, sent: Sequence[OutboxKey]) -> None:
         sent: Their keys.
     """
     await connection.execute(_FORGET_SENT, [one.token for one in sent], [one.part for one in sent])
-
-
-def dead_letter_of(one: Finished, *, queue: str) -> DeadLetter:
-    """The dead letter that goes with a run that failed for good.
-
-    Args:
-        one: The run.
-        queue: The work queue.
-    """
-    if one.error is None:
-        raise TypeError("only a run that failed is dead-lettered")
-    delivery, envelope = one.claimed.admitted.delivery, one.claimed.admitted.envelope
-    return DeadLetter(
-        reason=one.error.code.value,
-        message=one.error.message,
-        publisher=envelope.publisher,
-        message_id=str(envelope.id),
-        type=envelope.kind.type,
-        queue=queue,
-        routing_key=delivery.routing_key,
-        reply_to=envelope.reply_to,
-        headers=dict(delivery.properties.headers or {}),
-        body=delivery.body,
-    )

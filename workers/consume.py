@@ -26,6 +26,7 @@ from workers import commits, runs
 from workers.admission import admit
 from workers.at_once import finish_at_once
 from workers.claims import NotClaimed, Verdict, claim, mark_alone
+from workers.dead_letters import DeadLetter, insert_dead_letters
 from workers.deliveries import Admitted, Claimed, Delivery, Finished, Key
 from workers.handler import Handler
 from workers.intake import Intake
@@ -133,11 +134,9 @@ class Consumer:
         for suspect in suspects:
             await self._run_alone(suspect)
 
-    def _admit(
-        self, deliveries: Sequence[Delivery]
-    ) -> tuple[list[Admitted], list[tuple[Delivery, commits.DeadLetter]]]:
+    def _admit(self, deliveries: Sequence[Delivery]) -> tuple[list[Admitted], list[tuple[Delivery, DeadLetter]]]:
         batch: list[Admitted] = []
-        letters: list[tuple[Delivery, commits.DeadLetter]] = []
+        letters: list[tuple[Delivery, DeadLetter]] = []
         for delivery in deliveries:
             now = datetime.now(UTC)  # each its own: where the publisher gave no time, this one orders conversations
             one = admit(
@@ -148,7 +147,7 @@ class Consumer:
                 body_limit_bytes=self._settings.body_limit_bytes,
                 now=now,
             )
-            if isinstance(one, commits.DeadLetter):
+            if isinstance(one, DeadLetter):
                 letters.append((delivery, one))
             elif one.key in self._flights:
                 # one flight per key: its twin is looked at again when that has landed
@@ -158,9 +157,9 @@ class Consumer:
             else:
                 self._flights[one.key] = None
                 batch.append(one)
-                QUEUE_WAIT.labels(one.envelope.kind.name).observe(
-                    max(0.0, (milliseconds(now) - milliseconds(one.envelope.accepted_at)) / 1000)
-                )
+                if one.envelope.not_before is None:  # one that was sent to wait has been here before
+                    waited = max(0.0, (milliseconds(now) - milliseconds(one.envelope.accepted_at)) / 1000)
+                    QUEUE_WAIT.labels(one.envelope.kind.name).observe(waited)
         self._in_flight_gauge.set(len(self._flights))
         return batch, letters
 
@@ -327,10 +326,10 @@ class Consumer:
             for one in written:
                 self._land(one.claimed.admitted.key)
 
-    async def _bury(self, letters: Sequence[tuple[Delivery, commits.DeadLetter]]) -> None:
+    async def _bury(self, letters: Sequence[tuple[Delivery, DeadLetter]]) -> None:
         async def attempt() -> None:
             async with self._database.acquire() as connection:
-                await commits.insert_dead_letters(connection, [letter for _, letter in letters])
+                await insert_dead_letters(connection, [letter for _, letter in letters])
 
         await until_answered(attempt)
         self._settling.count_dead_letters([letter for _, letter in letters])

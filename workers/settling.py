@@ -18,7 +18,8 @@ from contracts.publisher import Outgoing, Publisher, PublishFailed, Refused, Unr
 from contracts.results import State, result_messages
 from contracts.topology import COMMANDS, RETRY, retry_level, retry_queue
 from workers.claims import NotClaimed, Verdict
-from workers.commits import DeadLetter, OutboxKey
+from workers.commits import OutboxKey
+from workers.dead_letters import DeadLetter, dead_letter_of
 from workers.deliveries import Admitted, Delivery, Finished
 from workers.intake import Intake
 from workers.killpoints import KillPoints
@@ -182,17 +183,11 @@ class Settling:
         """
         admitted = other.admitted
         if other.verdict is Verdict.ID_REUSED:
-            return DeadLetter(
+            return dead_letter_of(
+                admitted,
                 reason=ErrorCode.ID_REUSED.value,
                 message="this message_id was used before with another body; a new command needs a new id",
-                publisher=admitted.envelope.publisher,
-                message_id=str(admitted.envelope.id),
-                type=admitted.envelope.kind.type,
                 queue=self._queue,
-                routing_key=admitted.delivery.routing_key,
-                reply_to=admitted.envelope.reply_to,
-                headers=dict(admitted.delivery.properties.headers or {}),
-                body=admitted.delivery.body,
             )
         if other.verdict is Verdict.TERMINAL:
             metrics.DUPLICATES.labels(admitted.envelope.kind.name).inc()

@@ -1,11 +1,10 @@
 """The tables: Alembic revisions in plain SQL, forward only, applied as the owner of the database."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, text
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 _FOLDER = Path(__file__).parent
 ROLES = ("ish_gateway", "ish_worker", "ish_outbox", "ish_ops")
@@ -21,6 +20,9 @@ def apply(url: str) -> str:
     Returns:
         The revision that it is at now.
     """
+    from alembic import command  # noqa: PLC0415  # half a second, and most commands of `ish` need none of it
+    from sqlalchemy import create_engine, text  # noqa: PLC0415
+
     configuration = _configuration()
     engine = create_engine(_dialect(url))
     try:
@@ -36,13 +38,17 @@ def apply(url: str) -> str:
 
 def head() -> str:
     """The newest revision of this version of the code."""
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
     revision = ScriptDirectory.from_config(_configuration()).get_current_head()
     if revision is None:
         raise ValueError("there is no revision")
     return revision
 
 
-def _configuration() -> Config:
+def _configuration() -> "Config":
+    from alembic.config import Config  # noqa: PLC0415
+
     configuration = Config()
     configuration.set_main_option("script_location", str(_FOLDER))
     return configuration

@@ -3,9 +3,10 @@
 import asyncio
 import random
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from ops.stack.services import Services
 
 _OFFSETS = range(1000, 16000, 100)
 """The highest default port is 25673; above 42000 ports would be taken by outgoing connections sooner or later."""
+_CLAIM_PORT = 4399
+"""With the offset added: a port of no service, bound by whoever uses the offset."""
 _QUEUE_SETTLES_SECONDS = 6
 """RabbitMQ 3.10 killed within some seconds of a quorum queue's declaration brings it back without a leader, for good
 (seen; none at 5 s). Queues are declared long before in practice, so no test is to kill a broker that fresh."""
@@ -145,7 +148,12 @@ def session(state_dir: Path, *, offset: int | None = None, say: Callable[[str], 
         offset: Added to the default ports; None takes one at which all are free.
         say: Told what takes long.
     """
-    layout = Layout(state_dir.absolute(), Ports.at(free_offset() if offset is None else offset))
+    with nullcontext(offset) if offset is not None else free_offset() as own_offset:
+        layout = Layout(state_dir.absolute(), Ports.at(own_offset))
+        yield from _running(layout, say)
+
+
+def _running(layout: Layout, say: Callable[[str], None]) -> Iterator[Session]:
     services = Services.find(layout, Finder(default_cache_dir(), say))
     addresses = Addresses.of(layout, services, Given.nothing())
     children = [Child(spec) for spec in services.specs()]
@@ -162,15 +170,24 @@ def session(state_dir: Path, *, offset: int | None = None, say: Callable[[str], 
         stop_together(children)
 
 
-def free_offset() -> int:
-    """An offset at which every port of a stack is free now.
+@contextmanager
+def free_offset() -> Iterator[int]:
+    """Have an offset at which every port of a stack is free, and which nobody else gets meanwhile.
+
+    A service that was stopped leaves its port free for a while: who looks for an offset then must not take this one.
 
     Raises:
         StackError: There is none.
     """
     for offset in random.sample(_OFFSETS, len(_OFFSETS)):
-        ports = asdict(Ports.at(offset))
-        phone = ports.pop("phone")
-        if all(port_is_free(LOOPBACK, port) for port in ports.values()) and port_is_free(PHONE_HOST, phone):
-            return offset
+        with socket.socket() as claim:
+            try:
+                claim.bind((LOOPBACK, _CLAIM_PORT + offset))
+            except OSError:
+                continue
+            ports = asdict(Ports.at(offset))
+            phone = ports.pop("phone")
+            if all(port_is_free(LOOPBACK, port) for port in ports.values()) and port_is_free(PHONE_HOST, phone):
+                yield offset
+                return
     raise StackError("no free range of ports was found")

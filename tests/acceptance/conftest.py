@@ -1,9 +1,10 @@
 """Fixtures of the acceptance tests: real processes on the test run's real services."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from secrets import token_hex
 
+import asyncpg
 import pytest
 
 from ops.publishers import add_publisher
@@ -12,11 +13,25 @@ from ops.stack.session import Session
 from tests.acceptance.outsider import Account, Outsider, connected
 from tests.acceptance.records import Queues, Records
 from tests.acceptance.stage import Stage
+from tests.conftest import own_services
+
+
+@pytest.fixture(scope="session")
+def services() -> Iterator[Session]:
+    """Services of their own: these tests kill the broker, and RabbitMQ 3.10 may lose queues that were deleted before.
+
+    Which is what other tests do to theirs, and declare them anew.
+    """
+    with own_services() as running:
+        yield running
 
 
 @pytest.fixture
 async def stage(services: Session, tmp_path: Path) -> AsyncIterator[Stage]:
-    """Empty queues, and processes that end with the test."""
+    """Empty queues, no phones that earlier tests had, and processes that end with the test."""
+    owner = await asyncpg.connect(services.postgres_url("ish_owner"))
+    await owner.execute("delete from device_leases; delete from devices")
+    await owner.close()
     queues = Queues(services.amqp_url("admin"), services.management_url)
     await queues.purge()
     records = Records(services.postgres_url("ish_ops"))

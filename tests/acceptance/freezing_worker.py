@@ -42,8 +42,8 @@ class Freezing:
         return self.phone.serial
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[tuple[Transport, str | None]]:
-        async with self.phone.opened() as (transport, fence):
+    async def opened(self, *, patience_seconds: float) -> AsyncIterator[tuple[Transport, str | None]]:
+        async with self.phone.opened(patience_seconds=patience_seconds) as (transport, fence):
             server = transport.server
             assert isinstance(server, LeasedServer)
 

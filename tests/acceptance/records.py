@@ -56,8 +56,12 @@ class Records:
 
     async def finished(self, publisher: str, ids: Collection[str]) -> bool:
         """Whether all of these have a terminal row."""
+        return not await self.unfinished(publisher, ids)
+
+    async def unfinished(self, publisher: str, ids: Collection[str]) -> dict[str, dict[str, Any] | None]:
+        """Those of these that have no terminal row, with the row that they have."""
         commands = await self.commands(publisher)
-        return all(one in commands and commands[one]["state"] in TERMINAL for one in ids)
+        return {one: row for one in ids if (row := commands.get(one)) is None or row["state"] not in TERMINAL}
 
     async def dead_letters(self, publisher: str | None) -> list[dict[str, Any]]:
         """A publisher's dead letters, or those of nobody, oldest first."""

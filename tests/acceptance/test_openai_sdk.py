@@ -185,7 +185,7 @@ class Wrong:
     param: str | None = None
 
 
-_SHORT = {"extra_headers": {"Ish-Deadline-Seconds": "4"}}
+_SHORT = {"extra_headers": {"Ish-Deadline-Seconds": "6"}}
 WRONG = {
     "a parameter that is not supported": Wrong(
         openai.BadRequestError, "unsupported_parameter", 400, {"n": 2}, param="n"
@@ -203,7 +203,7 @@ WRONG = {
         openai.BadRequestError, "content_filter", 400, {}, {"fault": "content_refused"}, "messages"
     ),
     "a provider's rate limit beyond the deadline": Wrong(
-        openai.RateLimitError, "rate_limit_exceeded", 429, _SHORT, {"status": 429, "retry_after": 60}
+        openai.RateLimitError, "rate_limit_exceeded", 429, _SHORT, {"status": 429, "retry_after": 600}
     ),
     "a deadline that passes": Wrong(
         openai.InternalServerError, "deadline_passed", 504, _SHORT, {"ok": True, "latency_seconds": 60}
@@ -217,7 +217,8 @@ async def test_error_is_the_class_that_its_users_catch(setup: Setup, name: str, 
     wrong = WRONG[name]
     if wrong.step is not None:
         await setup.provider.script(steps=[wrong.step], repeat=True)
-    setup.worker()
+    # the time until a deadline is not to be spent on the start of a process
+    await setup.stage.line_of(setup.worker(), "consumer_started")
     request = {**ASK, **wrong.request, "stream": stream}
 
     with pytest.raises(wrong.error) as caught:

@@ -13,7 +13,6 @@ LEASE = {"ISH_LEASE_SECONDS": "6", "ISH_HEARTBEAT_SECONDS": "1.5"}
 """The defaults: how soon a death is noticed depends on them."""
 
 
-@pytest.mark.full
 async def test_phones_are_shared_out_among_three_workers(stage: Stage) -> None:
     await shared_out(stage, workers=3, phones=6)
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from contracts.logs import configure_logs
 from ops.stack.errors import StackError
-from tests.benchmarks import drain, ingest, latency, old_load, phones, priority, report
+from tests.benchmarks import drain, hung, ingest, latency, old_load, phones, priority, report
 from tests.benchmarks.accounting import Machine
 from tests.benchmarks.product import Product
 from tests.benchmarks.rounds import Outcome, Turns
@@ -35,6 +35,7 @@ class _Size:
     old_seconds: float
     batch_count: int
     on_each_phone: int
+    beside_hung: int
 
 
 _FULL = _Size(
@@ -46,6 +47,7 @@ _FULL = _Size(
     old_seconds=30,
     batch_count=10_000,
     on_each_phone=150,
+    beside_hung=2_000,
 )
 _QUICK = _Size(
     rounds=1,
@@ -56,6 +58,7 @@ _QUICK = _Size(
     old_seconds=4,
     batch_count=2_000,
     on_each_phone=20,
+    beside_hung=300,
 )
 _BENCHMARKS: dict[str, Callable[[Stand, Product, Turns, _Size], Outcome]] = {
     "ingest": lambda on, ours, turns, size: ingest.run(on, ours, turns, seconds=size.ingest_seconds),
@@ -65,6 +68,7 @@ _BENCHMARKS: dict[str, Callable[[Stand, Product, Turns, _Size], Outcome]] = {
     "latency": lambda on, ours, turns, size: latency.run(on, ours, turns, count=size.latency_count),
     "priority": lambda on, ours, turns, size: priority.run(on, ours, turns, batch_count=size.batch_count),
     "phones": lambda on, ours, turns, size: phones.run(on, ours, turns, each=size.on_each_phone),
+    "hung": lambda on, ours, turns, size: hung.run(on, ours, turns, count=size.beside_hung),
     "old": lambda on, ours, turns, size: old_load.run(on, ours, replace(turns, rounds=1), seconds=size.old_seconds),
 }
 

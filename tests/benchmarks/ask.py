@@ -1,6 +1,7 @@
 """Publishes commands at an even rate and times their replies, as an outside publisher over AMQP; a process of its own.
 
-`python -m tests.benchmarks.ask relay|ai COUNT PER_SECOND`, the address in BENCH_AMQP_URL; prints the times as JSON.
+`python -m tests.benchmarks.ask relay|ai|phones COUNT PER_SECOND [SERIAL ...]`, the address in BENCH_AMQP_URL; prints the
+times as JSON. Phones take turns.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from itertools import cycle, islice
 
 import orjson
 import uvloop
@@ -18,7 +20,7 @@ from contracts.broker import connect
 from contracts.logs import configure_logs
 from contracts.publisher import Outgoing, Publisher
 from tests.benchmarks.bodies import relay_body
-from tests.benchmarks.commands import REPLIES, ai_command, relay_command
+from tests.benchmarks.commands import REPLIES, ai_command, phone_command, relay_command
 
 _LAST_REPLY_SECONDS = 30.0
 
@@ -75,6 +77,9 @@ def main() -> None:
     kind, count, per_second = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     if kind == "relay":
         commands = [relay_command(orjson.dumps(relay_body(number, round_name="ask"))) for number in range(count)]
+    elif kind == "phones":
+        body = orjson.dumps({"action": "shell", "argv": ["getprop", "ro.product.model"]})
+        commands = [phone_command(serial, body) for serial in islice(cycle(sys.argv[4:]), count)]
     else:
         commands = [ai_command(orjson.dumps({"prompt": f"question {number}"})) for number in range(count)]
     print(json.dumps(uvloop.run(ask(os.environ["BENCH_AMQP_URL"], commands, per_second=per_second))))

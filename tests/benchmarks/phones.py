@@ -5,24 +5,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from uuid import uuid4
 
 import adbutils
 import orjson
 import psycopg
 
 from contracts.android import AndroidExecute
-from contracts.commands import KIND_ANDROID, KINDS
-from contracts.frames import Properties
-from contracts.publisher import Outgoing
-from contracts.topology import COMMANDS, device_key
 from ops.stack.adb_server import AdbServer as StackAdbServer
 from ops.stack.binaries import adb
 from ops.stack.child import Child, Spec, environment
 from ops.stack.layout import PHONE_HOST
 from tests.benchmarks.accounting import cpu_microseconds
-from tests.benchmarks.commands import PUBLISHER, REPLIES
+from tests.benchmarks.commands import phone_command
 from tests.benchmarks.product import Product
 from tests.benchmarks.rounds import OURS, Claim, Contender, Outcome, Round, Turns, ratio
 from tests.benchmarks.stand import ROOT, BenchmarkFailed, Stand, wait_for
@@ -49,7 +43,7 @@ def run(stand: Stand, product: Product, turns: Turns, *, each: int) -> Outcome:
         turns: How often.
         each: Commands for each phone in one round.
     """
-    with _phones(stand) as addresses:
+    with phones(stand) as addresses:
         measured = turns.alternate(
             Contender(
                 OURS,
@@ -74,9 +68,9 @@ def run(stand: Stand, product: Product, turns: Turns, *, each: int) -> Outcome:
 def _ours(stand: Stand, product: Product, addresses: Sequence[str], each: int) -> Round:
     product.empty()
     with product.worker("outbox"), product.worker("android") as worker:
-        serials = _consumed(stand, len(addresses))
+        serials = consumed(stand, len(addresses))
         before = stand.usage({"worker": worker})
-        ids = product.publish_commands([_command(serial) for _ in range(each) for serial in serials])
+        ids = product.publish_commands([phone_command(serial, _BODY) for _ in range(each) for serial in serials])
         wait_for(
             "every command is finished",
             lambda: product.count("commands where state = 'succeeded'") == len(ids),
@@ -130,19 +124,16 @@ def _server(stand: Stand) -> AdbServer:
     return server
 
 
-def _command(serial: str) -> Outgoing:
-    properties = Properties(
-        message_id=str(uuid4()),
-        type=KINDS[KIND_ANDROID].type,
-        user_id=PUBLISHER,
-        reply_to=REPLIES,
-        timestamp=int(datetime.now(UTC).timestamp()),
-    )
-    return Outgoing(COMMANDS, device_key(serial), properties, _BODY)
+def consumed(stand: Stand, count: int) -> list[str]:
+    """Wait until a worker consumes the queue of each phone.
 
+    Args:
+        stand: The services.
+        count: How many phones there are.
 
-def _consumed(stand: Stand, count: int) -> list[str]:
-    """Serials of the phones once the worker consumes the queue of each."""
+    Returns:
+        Their serials.
+    """
     found: list[str] = []
 
     def all_are() -> bool:
@@ -159,14 +150,23 @@ def _consumed(stand: Stand, count: int) -> list[str]:
 
 
 @contextmanager
-def _phones(stand: Stand) -> Iterator[list[str]]:
-    """Simulated phones, connected to the adb server; yields what that calls them."""
+def phones(stand: Stand, *, control_port: int | None = None) -> Iterator[list[str]]:
+    """Run simulated phones, connected to the adb server.
+
+    Args:
+        stand: The services.
+        control_port: Where their behaviour can be changed.
+
+    Yields:
+        What the adb server calls them.
+    """
     server = StackAdbServer(stand.session.layout, adb())
     network, _, first = PHONE_HOST.rpartition(".")
     addresses = [f"{network}.{int(first) + place}:{_PORT}" for place in range(PHONES)]
+    control = () if control_port is None else ("--control", f"127.0.0.1:{control_port}")
     spec = Spec(
         name="phones",
-        argv=(sys.executable, "-m", "ops.phone", "--listen", addresses[0], "--count", str(PHONES)),
+        argv=(sys.executable, "-m", "ops.phone", "--listen", addresses[0], "--count", str(PHONES), *control),
         environment=environment({}),
         log_file=stand.session.layout.logs_dir / "phones.log",
         ready=lambda: all(server.connect(address) for address in addresses),

@@ -1,10 +1,11 @@
 """A worker process as far as routing, limits and calls go: it has no queue, and waits by itself as long as the broker would.
 
-`python ai_fleet_worker.py REDIS_URL PROVIDERS_FILE WINDOW_SECONDS PLACES FIRST LAST`: asks the commands FIRST to LAST,
-PLACES at a time, prints `ready` before the first and `done N` after the last.
+`python ai_fleet_worker.py PROVIDERS_FILE WINDOW_SECONDS PLACES FIRST LAST`: asks the commands FIRST to LAST, PLACES at a
+time, prints `ready` before the first and `done N` after the last. `ISH_REDIS_URL` says where the fleet's state is.
 """
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -76,5 +77,6 @@ async def run(redis_url: str, providers_file: str, window_seconds: float, places
 
 
 if __name__ == "__main__":
-    _, redis_url, providers_file, window_seconds, places, first, last = sys.argv
-    uvloop.run(run(redis_url, providers_file, float(window_seconds), int(places), range(int(first), int(last) + 1)))
+    _, providers_file, window_seconds, places, first, last = sys.argv
+    commands = range(int(first), int(last) + 1)
+    uvloop.run(run(os.environ["ISH_REDIS_URL"], providers_file, float(window_seconds), int(places), commands))

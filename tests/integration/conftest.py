@@ -1,14 +1,20 @@
 """Fixtures of the tests that work on real services inside one process."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 
 from contracts.commands import KINDS, decode_payload, fingerprint
 from contracts.envelope import Envelope
+from ops.keys import create_key
+from ops.stack.session import Session
+from tests.integration.gateway_process import GatewayProcess, empty_work_queues, gateway_process
+from workers.ai.streaming import TokenStreams, open_token_streams
 from workers.deliveries import Admitted, Delivery
 
 
@@ -32,3 +38,37 @@ def make_admitted() -> Callable[..., Admitted]:
         return Admitted(delivery, envelope, payload, body.decode(), fingerprint(kind.name, body), repeatable)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def gateway(services: Session) -> Iterator[GatewayProcess]:
+    """A gateway of the module's own; what its tests left queued is gone afterwards."""
+    with gateway_process(services) as running:
+        yield running
+    asyncio.run(empty_work_queues(services))
+
+
+@pytest.fixture
+def owner() -> str:
+    """Somebody whom no other test knows."""
+    return f"o{uuid4().hex[:10]}"
+
+
+@pytest.fixture
+async def key(services: Session, owner: str) -> str:
+    """The owner's API key."""
+    return await create_key(services.postgres_url("ish_ops"), owner)
+
+
+@pytest.fixture
+async def client(gateway: GatewayProcess, key: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the gateway with the owner's key."""
+    async with gateway.client(key) as one:
+        yield one
+
+
+@pytest.fixture
+async def streams(services: Session) -> AsyncIterator[TokenStreams]:
+    """Where a worker leaves tokens."""
+    async with open_token_streams(services.redis_url) as one:
+        yield one

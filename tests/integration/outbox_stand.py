@@ -19,7 +19,7 @@ from contracts.publisher import Publisher
 from contracts.settings import Settings
 from contracts.topology import DEAD, REPLIES, ROUTING_KEYS, UNROUTED, WORK_QUEUES, reply_queue
 from ops.stack.session import Session
-from workers import outbox
+from workers.outbox.run import run
 
 RELAY_BODY = orjson.dumps({"sender": "user", "message": "hello", "timestamp": "2026-01-01T00:00:00Z"})
 TAP_BODY = orjson.dumps({"action": "tap", "x": 1, "y": 2})
@@ -213,7 +213,7 @@ class Stand:
         """The outbox worker, in this process, until the block ends."""
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(outbox.run(self.settings(**overrides), stop))
+            task = group.create_task(run(self.settings(**overrides), stop))
             try:
                 yield
             finally:

@@ -31,7 +31,8 @@ class Held:
     told: list[str] = field(default_factory=list)
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[tuple[Transport, str | None]]:
+    async def opened(self, *, patience_seconds: float) -> AsyncIterator[tuple[Transport, str | None]]:
+        assert patience_seconds > 0
         yield self.phone.transport, self.fence
 
     def answered(self) -> None:

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from contracts.database import open_pool
-from contracts.errors import ErrorCode, Transient
+from contracts.errors import CommandError, Deferred, ErrorCode, Transient
 from contracts.results import State
 from ops.stack.session import Session
 from workers import commits, runs
@@ -59,6 +59,10 @@ def success(claimed: Claimed, outcome: Outcome | None = None) -> Finished:
     return runs.finish(
         claimed, outcome or Outcome({"text": "hi"}), worker="w", started_at=datetime.now(UTC), seconds=0.1
     )
+
+
+def failure(claimed: Claimed, error: CommandError) -> Finished:
+    return runs.fail(claimed, error, worker="w", max_attempts=6, started_at=datetime.now(UTC), seconds=0.1)
 
 
 async def committed(database: Any, *finished: Finished) -> set[int]:
@@ -225,8 +229,7 @@ async def test_a_command_that_waits_is_not_run_early(database: Any, command: Mak
     holder, one = await worker(database), command()
     [claimed], _ = await claimed_by(database, holder, [one])
     error = Transient(ErrorCode.PROVIDER_RATE_LIMITED, "slow down", retry_after_seconds=20)
-    waiting = runs.fail(claimed, error, worker="w", max_attempts=8, started_at=datetime.now(UTC), seconds=0.1)
-    await committed(database, waiting)
+    await committed(database, failure(claimed, error))
 
     _, [left] = await claimed_by(database, holder, [one])
 
@@ -353,3 +356,18 @@ async def test_runs_alone_are_counted_before_they_start(database: Any, command: 
         counts = [await mark_alone(connection, claimed) for _ in range(3)]
 
     assert counts == [1, 2, 3]
+
+
+async def test_a_run_that_ends_in_a_wait_clears_its_command_of_the_crashes_before(database: Any, command: Make) -> None:
+    dead, holder, one = await worker(database, silent_seconds=LEASE + 1), await worker(database), command()
+    await claimed_by(database, dead, [one])
+    [claimed], _ = await claimed_by(database, holder, [one])
+    async with database.acquire() as connection:
+        await mark_alone(connection, claimed)
+    before = await row(database, one)
+
+    await committed(database, failure(claimed, Deferred(ErrorCode.NO_CAPACITY, "no room", retry_after_seconds=0)))
+
+    after = await row(database, one)
+    assert (before["crashes"], before["alone"]) == (1, 1)
+    assert (after["state"], after["crashes"], after["alone"]) == ("retrying", 0, 0)

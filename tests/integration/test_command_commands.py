@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,9 @@ from ops.stack.session import Session
 from tests.integration.gateway_process import (
     GatewayProcess,
     database,
-    empty_work_queues,
     eventually,
     finish,
     free_port,
-    gateway_process,
     post,
     recorded,
 )
@@ -44,13 +42,6 @@ DETAILS = {
     ],
 }
 OUTPUT = {"text": "[bold]Hello[/bold]"}
-
-
-@pytest.fixture(scope="module")
-def gateway(services: Session) -> Iterator[GatewayProcess]:
-    with gateway_process(services) as running:
-        yield running
-    asyncio.run(empty_work_queues(services))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 from typing_extensions import override
 
-from contracts.errors import CommandError, Deferred, ErrorCode
+from contracts.errors import CommandError, Deferred, ErrorCode, Permanent
 from ops.phone.lab import running_adb_server
 from tests.integration.one_phone import OnePhone, one_phone
 from workers.android.adb import AdbFailure, AdbServer
@@ -47,6 +47,16 @@ class Bench:
         """Tap as a worker that believes in its hold, whatever has become of it."""
         self.phone.fence = str(hold.token)
         await self.phone.run(action="tap", x=x, y=2)
+
+    async def tap_when_opened(self, hold: Hold, x: int, *, patience_seconds: float) -> None:
+        async with hold.opened(patience_seconds=patience_seconds):
+            await self.tap(hold, x)
+
+    async def until_state(self, state: str) -> None:
+        async with asyncio.timeout(60):
+            while (facts := self.watcher.facts_of("SIM1")) is None or facts.state != state:
+                self.watcher.changed.clear()
+                await self.watcher.changed.wait()
 
     @property
     def taps(self) -> list[int]:
@@ -158,6 +168,49 @@ async def test_an_unsure_holder_sends_nothing_not_even_in_the_middle_of_a_comman
     with pytest.raises(Deferred):
         async with hold.opened():
             pass
+
+
+async def test_a_phone_that_is_known_to_answer_nothing_is_waited_for_as_long_as_the_command_may_take(
+    bench: Bench,
+) -> None:
+    hold = bench.hold(17)
+    async with hold.opened():
+        pass
+    bench.phone.device.control.change(answer="black_hole")
+    await bench.until_state("unresponsive")
+
+    with pytest.raises(Permanent) as failure:
+        async with hold.opened(patience_seconds=0.5):
+            pytest.fail("it was opened")
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(bench.tap_when_opened(hold, 1, patience_seconds=60))
+        bench.phone.device.control.change(answer="normal")
+        await waiting
+
+    assert failure.value.code is ErrorCode.TIMEOUT
+    assert "nothing was sent" in failure.value.message
+    assert bench.taps == [1]
+
+
+async def test_a_phone_that_answers_nothing_is_not_waited_for_without_patience(bench: Bench) -> None:
+    bench.phone.device.control.change(answer="black_hole")
+    await bench.until_state("unresponsive")
+
+    with pytest.raises(Deferred) as failure:
+        async with bench.hold(17).opened():
+            pytest.fail("it was opened")
+
+    assert failure.value.details["state"] == "unresponsive"
+
+
+async def test_a_fence_that_the_phone_never_confirms_takes_no_longer_than_the_command_may(bench: Bench) -> None:
+    bench.phone.device.control.change(answer="hang")
+
+    with pytest.raises(Permanent) as failure:
+        async with bench.hold(17).opened(patience_seconds=0.5):
+            pytest.fail("it was opened")
+
+    assert failure.value.code is ErrorCode.TIMEOUT
 
 
 def registered(hold: Hold) -> Registered:

@@ -1,7 +1,6 @@
 """Commands over HTTP: accepted, read, waited for, listed and cancelled."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -22,24 +21,6 @@ from tests.integration.gateway_process import (
     recorded,
     take,
 )
-
-
-@pytest.fixture(scope="module")
-def gateway(services: Session) -> Iterator[GatewayProcess]:
-    with gateway_process(services) as running:
-        yield running
-    asyncio.run(empty_work_queues(services))
-
-
-@pytest.fixture
-async def owner() -> str:
-    return f"o{uuid4().hex[:10]}"
-
-
-@pytest.fixture
-async def client(services: Session, gateway: GatewayProcess, owner: str) -> Any:
-    async with gateway.client(await keys.create_key(services.postgres_url("ish_ops"), owner)) as one:
-        yield one
 
 
 async def test_accepted_command_is_on_its_queue_with_its_envelope(

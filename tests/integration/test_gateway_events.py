@@ -1,7 +1,7 @@
 """A command followed while it runs: its states, its answer's text, its result; cut off and come again."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,7 +18,6 @@ from tests.integration.event_client import Events, follow, text_of
 from tests.integration.gateway_process import (
     GatewayProcess,
     database,
-    empty_work_queues,
     eventually,
     finish,
     frozen,
@@ -26,28 +25,9 @@ from tests.integration.gateway_process import (
     post,
     recorded,
 )
-from workers.ai.streaming import TokenStreams, open_token_streams
+from workers.ai.streaming import TokenStreams
 
 QUESTION = {"prompt": "hello", "stream": True}
-
-
-@pytest.fixture(scope="module")
-def gateway(services: Session) -> Iterator[GatewayProcess]:
-    with gateway_process(services) as running:
-        yield running
-    asyncio.run(empty_work_queues(services))
-
-
-@pytest.fixture
-async def client(services: Session, gateway: GatewayProcess) -> AsyncIterator[httpx.AsyncClient]:
-    async with gateway.client(await keys.create_key(services.postgres_url("ish_ops"), f"o{uuid4().hex[:10]}")) as one:
-        yield one
-
-
-@pytest.fixture
-async def streams(services: Session) -> AsyncIterator[TokenStreams]:
-    async with open_token_streams(services.redis_url) as one:
-        yield one
 
 
 @pytest.fixture

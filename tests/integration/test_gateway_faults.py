@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 from urllib.parse import quote
@@ -34,13 +33,6 @@ from tests.integration.gateway_process import (
 PROMISED_SECONDS = 2.0
 PATIENCE = 5
 """A time limit is this often what is promised."""
-
-
-@pytest.fixture(scope="module")
-def gateway(services: Session) -> Iterator[GatewayProcess]:
-    with gateway_process(services) as running:
-        yield running
-    asyncio.run(empty_work_queues(services))
 
 
 @pytest.fixture

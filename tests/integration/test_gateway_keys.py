@@ -4,7 +4,6 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -13,15 +12,9 @@ import pytest
 
 from ops import keys
 from ops.stack.session import Session
-from tests.integration.gateway_process import GatewayProcess, database, eventually, gateway_process
+from tests.integration.gateway_process import GatewayProcess, database, eventually
 
 PATH = "/api/commands"
-
-
-@pytest.fixture(scope="module")
-def gateway(services: Session) -> Iterator[GatewayProcess]:
-    with gateway_process(services) as running:
-        yield running
 
 
 @pytest.fixture

@@ -1,46 +1,20 @@
 """The models at `/v1/models`: what AI workers are configured for, as they record it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import asyncpg
 import httpx
-import pytest
 
-from ops import keys
 from ops.stack.session import Session
 from tests.integration.gateway_process import (
-    GatewayProcess,
     database,
-    empty_work_queues,
     eventually,
-    gateway_process,
 )
 from workers.ai.configuration import Configuration, load
 from workers.ai_models import record_models
-
-
-@pytest.fixture(scope="module")
-def gateway(services: Session) -> Iterator[GatewayProcess]:
-    with gateway_process(services) as running:
-        yield running
-    asyncio.run(empty_work_queues(services))
-
-
-@pytest.fixture
-async def key(services: Session) -> str:
-    return await keys.create_key(services.postgres_url("ish_ops"), f"o{uuid4().hex[:10]}")
-
-
-@pytest.fixture
-async def client(gateway: GatewayProcess, key: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with gateway.client(key) as one:
-        yield one
-
 
 _PROVIDERS = """
 [providers.zai]

@@ -2,49 +2,22 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
-from ops import keys
 from ops.stack.session import Session
 from tests.integration.chat_client import ASK, CHAT, OUTPUT, ChatStream, only_command
 from tests.integration.event_client import Events
 from tests.integration.gateway_process import (
-    GatewayProcess,
     empty_work_queues,
     eventually,
     finish,
     gateway_process,
     take,
 )
-from workers.ai.streaming import TokenStreams, open_token_streams
-
-
-@pytest.fixture(scope="module")
-def gateway(services: Session) -> Iterator[GatewayProcess]:
-    with gateway_process(services) as running:
-        yield running
-    asyncio.run(empty_work_queues(services))
-
-
-@pytest.fixture
-async def key(services: Session) -> str:
-    return await keys.create_key(services.postgres_url("ish_ops"), f"o{uuid4().hex[:10]}")
-
-
-@pytest.fixture
-async def client(gateway: GatewayProcess, key: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with gateway.client(key) as one:
-        yield one
-
-
-@pytest.fixture
-async def streams(services: Session) -> AsyncIterator[TokenStreams]:
-    async with open_token_streams(services.redis_url) as one:
-        yield one
+from workers.ai.streaming import TokenStreams
 
 
 async def test_whole_answer(services: Session, client: httpx.AsyncClient) -> None:

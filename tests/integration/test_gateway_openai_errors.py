@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
 from uuid import UUID, uuid4
 
 import httpx
@@ -15,35 +14,10 @@ from tests.integration.chat_client import ASK, CHAT, ChatStream, fail, only_comm
 from tests.integration.gateway_process import (
     DEADLINE_SECONDS,
     GatewayProcess,
-    empty_work_queues,
     frozen,
     gateway_process,
 )
-from workers.ai.streaming import TokenStreams, open_token_streams
-
-
-@pytest.fixture(scope="module")
-def gateway(services: Session) -> Iterator[GatewayProcess]:
-    with gateway_process(services) as running:
-        yield running
-    asyncio.run(empty_work_queues(services))
-
-
-@pytest.fixture
-async def key(services: Session) -> str:
-    return await keys.create_key(services.postgres_url("ish_ops"), f"o{uuid4().hex[:10]}")
-
-
-@pytest.fixture
-async def client(gateway: GatewayProcess, key: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with gateway.client(key) as one:
-        yield one
-
-
-@pytest.fixture
-async def streams(services: Session) -> AsyncIterator[TokenStreams]:
-    async with open_token_streams(services.redis_url) as one:
-        yield one
+from workers.ai.streaming import TokenStreams
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -1,39 +1,21 @@
 """The Perplexity app over HTTP: which command each route makes of which request."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import httpx
 import orjson
 import pytest
 
 from contracts.android import AndroidExecute
-from ops import keys
 from ops.stack.session import Session
 from tests.integration.gateway_process import (
     GatewayProcess,
     database,
-    empty_work_queues,
     eventually,
     finish,
-    gateway_process,
 )
-
-
-@pytest.fixture(scope="module")
-def gateway(services: Session) -> Iterator[GatewayProcess]:
-    with gateway_process(services) as running:
-        yield running
-
-
-@pytest.fixture
-async def client(services: Session, gateway: GatewayProcess) -> Any:
-    key = await keys.create_key(services.postgres_url("ish_ops"), f"o{uuid4().hex[:10]}")
-    async with gateway.client(key) as one:
-        yield one
-    await empty_work_queues(services)
 
 
 async def payload_of(services: Session, answer: httpx.Response) -> dict[str, Any]:

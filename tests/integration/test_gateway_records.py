@@ -1,7 +1,6 @@
 """What commands leave behind, over HTTP: conversations, artifacts, devices; and the plans of the queries for them."""
 
 import hashlib
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,26 +12,9 @@ from contracts.database import SERVER_SETTINGS
 from gateway import artifacts, command_rows, identities, recorder, records, waiting
 from ops import keys
 from ops.stack.session import Session
-from tests.integration.gateway_process import GatewayProcess, database, gateway_process
+from tests.integration.gateway_process import GatewayProcess, database
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"picture"
-
-
-@pytest.fixture(scope="module")
-def gateway(services: Session) -> Iterator[GatewayProcess]:
-    with gateway_process(services) as running:
-        yield running
-
-
-@pytest.fixture
-async def owner() -> str:
-    return f"o{uuid4().hex[:10]}"
-
-
-@pytest.fixture
-async def client(services: Session, gateway: GatewayProcess, owner: str) -> Any:
-    async with gateway.client(await keys.create_key(services.postgres_url("ish_ops"), owner)) as one:
-        yield one
 
 
 async def _say(connection: Any, owner: str, text: str, accepted_at: datetime, position: int = 0) -> None:

@@ -125,6 +125,23 @@ async def test_a_loss_is_gone_through_once_more_for_what_was_recorded_late(bench
     assert await bench.owner.fetchval("select count(*) from queue_losses where handled_at is null") == 0
 
 
+async def test_a_queue_that_is_deleted_twice_in_a_row_brings_back_both_times_commands(
+    bench: Stand, guard: Guard
+) -> None:
+    job = republish(bench)
+    first = await bench.command("queued", accepted=-MINUTE)
+    await bench.delete(RELAY)
+    await guard.round()
+    await job.lost_queues()
+    second = await bench.command("queued")
+    await bench.delete(RELAY)
+
+    await guard.round()
+    await job.lost_queues()
+
+    assert await ids_in(bench, RELAY) == Counter([str(first), str(second)])
+
+
 async def test_a_missing_queue_is_noted_once_however_many_outbox_workers_see_it(bench: Stand) -> None:
     await bench.delete(RELAY)
     guards = [

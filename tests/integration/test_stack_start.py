@@ -91,12 +91,13 @@ def until(condition: Callable[[], bool], *, seconds: float = 60) -> None:
 def fresh() -> Iterator[CommandLine]:
     folder = Path(tempfile.mkdtemp(prefix="ish-tests-"))
     folder.chmod(0o711)
-    command_line = CommandLine(folder / "state", free_offset())
-    try:
-        yield command_line
-    finally:
-        command_line.run("down")
-        shutil.rmtree(folder)
+    with free_offset() as offset:
+        command_line = CommandLine(folder / "state", offset)
+        try:
+            yield command_line
+        finally:
+            command_line.run("down")
+            shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from ops.targets import new_secret
 from workers.outbox.deliveries import backoff_seconds
-from workers.outbox.webhooks import new_secret, sign
+from workers.outbox.webhooks import sign
 
 
 def test_a_signature_is_verified_by_the_standards_own_library() -> None:

@@ -30,11 +30,15 @@ class HeldPhone(Protocol):
     def serial(self) -> str:
         """Its `ro.serialno`."""
 
-    def opened(self) -> AbstractAsyncContextManager[tuple[Transport, str | None]]:
+    def opened(self, *, patience_seconds: float) -> AbstractAsyncContextManager[tuple[Transport, str | None]]:
         """Have the phone to oneself: yields the way to it, and the fence that each line must carry.
+
+        Args:
+            patience_seconds: How long a phone is waited for that is connected, but answers nothing.
 
         Raises:
             Deferred: It is not ready, or may be another worker's; nothing was sent.
+            Permanent: It answered nothing for so long; nothing was sent.
         """
 
     def answered(self) -> None:
@@ -59,7 +63,8 @@ def build(*, artifacts: ReadArtifact, artifact_limit_bytes: int) -> RunOnPhone:
     """
 
     async def run_on(phone: HeldPhone, command: Command[AndroidExecute]) -> Outcome:
-        async with phone.opened() as (transport, fence):
+        patience_seconds = min(command.payload.timeout_seconds, _seconds_left(command))
+        async with phone.opened(patience_seconds=patience_seconds) as (transport, fence):
             started = time.monotonic()
             try:
                 reading = await run_action(

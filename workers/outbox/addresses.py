@@ -1,18 +1,12 @@
 """Decides which addresses a webhook may go to, so that nobody makes this machine talk to its own network (SSRF).
 
-https to public addresses only, unless the settings allow more. A name is resolved once per connection, every answer is
-checked, and the connection goes to a checked address: a name that resolves differently a moment later gains nothing.
+https to public addresses only, unless the settings allow more. Names are checked when they are resolved: see `resolver`.
 Source: OWASP's SSRF prevention cheat sheet; IANA's special-purpose address registries, through `ipaddress`.
 """
 
-import asyncio
-import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
-
-from aiohttp.abc import AbstractResolver, ResolveResult
-from typing_extensions import override
 
 MAX_URL_CHARACTERS = 2000
 _EMBEDS_IPV4 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"), IPv6Network("2002::/16"))
@@ -54,12 +48,9 @@ def check_url(url: str, rules: Rules) -> None:
         raise ForbiddenTarget("the URL names no host")
     if parts.username is not None or parts.password is not None:
         raise ForbiddenTarget("the URL must not carry a user or password")
-    literal = _address(host)
+    literal = literal_address(host)
     if literal is not None and not (rules.allow_private or is_public(literal)):
         raise ForbiddenTarget(f"{host} is not a public address")
-
-
-_LOOPBACK = "127.0.0.1"
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
@@ -76,58 +67,12 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
 
 
-class CheckedResolver(AbstractResolver):
-    """Resolves a name and gives only addresses that a webhook may go to.
+def literal_address(text: str) -> IPv4Address | IPv6Address | None:
+    """An address as a number; None for a name.
 
     Args:
-        rules: What is allowed.
+        text: A host.
     """
-
-    def __init__(self, rules: Rules) -> None:
-        self._rules = rules
-
-    @override
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """Resolve once.
-
-        Args:
-            host: A name.
-            port: Passed through.
-            family: AF_UNSPEC for both.
-
-        Raises:
-            ForbiddenTarget: No address of it is allowed.
-            OSError: It cannot be resolved.
-        """
-        # RFC 6761: these names mean this machine, whether or not somebody has written that down in /etc/hosts
-        name = _LOOPBACK if host == "localhost" or host.endswith(".localhost") else host
-        found = await asyncio.get_running_loop().getaddrinfo(name, port, family=family, type=socket.SOCK_STREAM)
-        results: list[ResolveResult] = []
-        for resolved_family, _, protocol, _, address in found:
-            literal = _address(str(address[0]))
-            if literal is not None and (self._rules.allow_private or is_public(literal)):
-                results.append(
-                    ResolveResult(
-                        hostname=host,
-                        host=str(address[0]),
-                        port=port,
-                        family=resolved_family,
-                        proto=protocol,
-                        flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-                    )
-                )
-        if not results:
-            raise ForbiddenTarget(f"{host} has no public address")
-        return results
-
-    @override
-    async def close(self) -> None:
-        """Nothing is held."""
-
-
-def _address(text: str) -> IPv4Address | IPv6Address | None:
     try:
         return ip_address(text)
     except ValueError:

@@ -19,7 +19,7 @@ from contracts.metrics import COMMANDS, DEAD_LETTERS
 from contracts.results import State
 from workers.admission import admit
 from workers.claims import ROWS, columns
-from workers.commits import DeadLetter, insert_dead_letters
+from workers.dead_letters import DeadLetter, insert_dead_letters
 from workers.deliveries import Admitted
 from workers.outbox.letters import delivery_of, letter_of
 

@@ -6,20 +6,19 @@ Workers may not declare anything. A queue that was deleted under its phone is no
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
 import aiormq
-from aio_pika.abc import AbstractConnection, AbstractQueue
+from aio_pika.abc import AbstractQueue
 
-from contracts.broker import connect, declare
+from contracts.broker import declare
 from contracts.logs import get_logger
 from contracts.topology import COMMANDS, device_key, device_queue, device_topology
+from workers.outbox.connection import JobConnection
 from workers.outbox.guard import NOTE_LOSSES
 
 _ROUND_SECONDS = 30.0
-_CLOSE_SECONDS = 3.0
 _LOOK_EVERY_ROUNDS = 5
 
 # a phone without a name of its own (never ready so far) gets none: what it is called now may be another's tomorrow
@@ -39,10 +38,9 @@ class DeviceQueues:
     """
 
     def __init__(self, url: str, database: Any, *, queue_max_length: int) -> None:
-        self._url = url
         self._database = database
         self._queue_max_length = queue_max_length
-        self._connection: AbstractConnection | None = None
+        self._connection = JobConnection(url, name="ish device queues")
         self._declared: dict[str, str] = {}
         """Transport by serial, of phones whose queue is there."""
         self._removed: set[str] = set()
@@ -77,29 +75,18 @@ class DeviceQueues:
                     await self._look()
         except BaseException:
             self._ready = {}
-            await self.close()
+            await self._connection.close()
             raise
         self._rounds += 1
         return False
 
     async def close(self) -> None:
         """Close the connection."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(aiormq.AMQPError, OSError, TimeoutError):
-                async with asyncio.timeout(_CLOSE_SECONDS):
-                    await connection.close()
-
-    async def _connected(self) -> AbstractConnection:
-        connection = self._connection
-        # aio-pika's own flag stays False when heartbeats died
-        if connection is None or connection.transport is None or connection.transport.connection.is_closed:
-            self._connection = connection = await connect(self._url, name="ish device queues")
-        return connection
+        await self._connection.close()
 
     async def _give(self, serial: str, transport: str) -> None:
         """Declare a phone's queue, and move its second name when that has changed."""
-        connection, before = await self._connected(), self._declared.get(serial)
+        connection, before = await self._connection.opened(), self._declared.get(serial)
         await declare(connection, device_topology(serial, transport, self._queue_max_length))
         if before and before not in (serial, transport):
             channel = await connection.channel()
@@ -117,7 +104,7 @@ class DeviceQueues:
         Its names are taken from it first: what is published meanwhile goes to `ish.unrouted`, not down with the queue.
         (A quorum queue cannot be asked to be deleted only if it is empty.)
         """
-        channel = await (await self._connected()).channel()
+        channel = await (await self._connection.opened()).channel()
         name, transport = device_queue(serial), self._declared.get(serial, "")
         try:
             queue = await channel.declare_queue(name, passive=True)
@@ -145,7 +132,7 @@ class DeviceQueues:
         """Ask after each queue; a 404 closes that channel only."""
         missing: list[str] = []
         ready: dict[str, int] = {}
-        connection = await self._connected()
+        connection = await self._connection.opened()
         channel = await connection.channel()
         for serial in self._declared:
             try:

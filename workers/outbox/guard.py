@@ -6,28 +6,29 @@ still published again by `republish`.
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
 import aiormq
 from aio_pika.abc import AbstractConnection
 
-from contracts.broker import connect, declare
+from contracts.broker import declare
 from contracts.logs import get_logger
 from contracts.topology import DEAD, UNROUTED, WORK_QUEUES, topology
+from workers.outbox.connection import JobConnection
 
 _ROUND_SECONDS = 30.0
-_CLOSE_SECONDS = 3.0
 _FRESH_SECONDS = 1.0
 _SILENT_ROUNDS = 5
 
 NOTE_LOSSES = """
-insert into queue_losses (queue)
-select name from unnest($1::text[]) name
-where not exists (select from queue_losses l where l.queue = name and l.handled_at is null
-  and l.noticed_at > clock_timestamp() - interval '10 seconds')
+with again as (
+  update queue_losses set noticed_at = clock_timestamp() where queue = any ($1::text[]) and handled_at is null
+  returning queue
+)
+insert into queue_losses (queue) select name from unnest($1::text[]) name where name not in (select queue from again)
 """
+"""A queue that is lost again before its loss was dealt with is dealt with anew, up to the later moment."""
 
 
 class Guard:
@@ -41,11 +42,10 @@ class Guard:
     """
 
     def __init__(self, url: str, database: Any, *, queue_max_length: int, on_silence: Callable[[str], None]) -> None:
-        self._url = url
         self._database = database
         self._wanted = topology(queue_max_length)
         self._on_silence = on_silence
-        self._connection: AbstractConnection | None = None
+        self._connection = JobConnection(url, name="ish guard")
         self._restored_at = 0.0
         self._restoring = asyncio.Lock()
         self._silent = dict.fromkeys((DEAD, UNROUTED), 0)
@@ -68,13 +68,13 @@ class Guard:
         """
         try:
             async with asyncio.timeout(_ROUND_SECONDS), self._restoring:
-                connection = await self._connected()
+                connection = await self._connection.opened()
                 missing = await self._look(connection)
                 if missing:
                     await self._restore(connection, missing)
         except BaseException:
             self._ready = {}
-            await self.close()
+            await self._connection.close()
             raise
         for queue, rounds in self._silent.items():
             if rounds >= _SILENT_ROUNDS:
@@ -92,23 +92,12 @@ class Guard:
         async with asyncio.timeout(_ROUND_SECONDS), self._restoring:
             if loop.time() - self._restored_at < _FRESH_SECONDS:
                 return
-            connection = await self._connected()
+            connection = await self._connection.opened()
             await self._restore(connection, await self._look(connection))
 
     async def close(self) -> None:
         """Close the connection."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(aiormq.AMQPError, OSError, TimeoutError):
-                async with asyncio.timeout(_CLOSE_SECONDS):
-                    await connection.close()
-
-    async def _connected(self) -> AbstractConnection:
-        connection = self._connection
-        # aio-pika's own flag stays False when heartbeats died
-        if connection is None or connection.transport is None or connection.transport.connection.is_closed:
-            self._connection = connection = await connect(self._url, name="ish guard")
-        return connection
+        await self._connection.close()
 
     async def _look(self, connection: AbstractConnection) -> list[str]:
         """Ask after each queue; a 404 closes that channel only."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from aio_pika.abc import AbstractIncomingMessage
 
-from workers.commits import DeadLetter
+from workers.dead_letters import DeadLetter
 from workers.deliveries import Delivery
 
 _MAX_DEPTH = 8

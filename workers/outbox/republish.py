@@ -42,7 +42,7 @@ _LOSSES = """
 select seq, queue, noticed_at, noticed_at < clock_timestamp() - make_interval(secs => $1) as again
 from queue_losses where handled_at is null order by seq limit 100
 """
-_HANDLED = "update queue_losses set handled_at = clock_timestamp() where seq = $1"
+_HANDLED = "update queue_losses set handled_at = clock_timestamp() where seq = $1 and noticed_at = $2"
 
 _IN_LOST_QUEUE = f"""
 select {ENVELOPE_COLUMNS}, payload, routing_key, retry_at from commands
@@ -109,7 +109,8 @@ class Republish:
         self._user = user
         self._lease = timedelta(seconds=lease_seconds)
         self._ready = ready
-        self._first_passes: set[int] = set()
+        self._first_passes: dict[int, datetime] = {}
+        """When the loss was noticed that was gone through once, by its number; it may be noticed again."""
         self._log = get_logger(job="republish")
 
     async def lost_queues(self) -> bool:
@@ -125,15 +126,15 @@ class Republish:
             if connection is None:
                 return False
             for loss in await connection.fetch(_LOSSES, float(_SECOND_PASS_SECONDS)):
-                if loss["seq"] in self._first_passes and not loss["again"]:
+                if self._first_passes.get(loss["seq"]) == loss["noticed_at"] and not loss["again"]:
                     continue
                 count = await self._lost(connection, loss)
-                self._first_passes.add(loss["seq"])
+                self._first_passes[loss["seq"]] = loss["noticed_at"]
                 if count:
                     self._log.warning("commands_republished", reason="queue_lost", queue=loss["queue"], count=count)
                 if loss["again"]:
-                    await connection.execute(_HANDLED, loss["seq"])
-                    self._first_passes.discard(loss["seq"])
+                    await connection.execute(_HANDLED, loss["seq"], loss["noticed_at"])
+                    del self._first_passes[loss["seq"]]
         return False
 
     async def overdue(self) -> bool:

@@ -22,7 +22,7 @@ from contracts.metrics import DEAD_LETTERS, OUTBOX_LAG, OUTBOX_RESENT
 from contracts.publisher import Outgoing, Publisher, PublishFailed, Refused, Unconfirmed, Unroutable
 from contracts.results import result_messages
 from contracts.topology import COMMANDS, RESULTS
-from workers.commits import DeadLetter, insert_dead_letters
+from workers.dead_letters import DeadLetter, insert_dead_letters
 
 _GATEWAY_QUEUES = "reply.gateway."
 _BATCH = 200

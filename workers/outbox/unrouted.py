@@ -16,7 +16,7 @@ from contracts.ledger import Ended
 from contracts.logs import get_logger
 from contracts.publisher import Outgoing, PublishFailed
 from contracts.topology import ANDROID, COMMANDS, ROUTING_KEYS, UNROUTED, device_key
-from workers.commits import DeadLetter
+from workers.dead_letters import DeadLetter
 from workers.outbox.burial import Burial, Verdict
 
 PREFETCH = 20

@@ -3,8 +3,6 @@
 Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
 
-import base64
-import secrets
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,12 +12,12 @@ from typing import Self
 import aiohttp
 from standardwebhooks import Webhook
 
-from workers.outbox.addresses import CheckedResolver, ForbiddenTarget, Rules, check_url
+from workers.outbox.addresses import ForbiddenTarget, Rules, check_url
+from workers.outbox.resolver import CheckedResolver
 
 TIMEOUT_SECONDS = 10.0
 _ANSWER_MAX_BYTES = 16 * 1024
 _CONNECTIONS = 100
-_SECRET_BYTES = 32
 _GONE = 410
 _RETRY_AFTER_MAX_SECONDS = 3600.0
 
@@ -116,11 +114,6 @@ def sign(secret: str, *, webhook_id: str, body: bytes, now: datetime | None = No
         "webhook-timestamp": str(int(moment.timestamp())),
         "webhook-signature": Webhook(secret).sign(webhook_id, moment, body.decode()),
     }
-
-
-def new_secret() -> str:
-    """A target's signing secret: `whsec_` and 256 random bits in base64."""
-    return "whsec_" + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
 
 
 def _judge(response: aiohttp.ClientResponse) -> Answer:

@@ -15,15 +15,16 @@ from uuid import UUID
 
 from typing_extensions import override
 
-from contracts.errors import Deferred, ErrorCode
+from contracts.errors import Deferred, ErrorCode, Permanent
 from contracts.logs import get_logger
 from workers.android.adb import AdbFailure, AdbServer
 from workers.android.devices import Transport
 from workers.android.session import FENCE_FILE
-from workers.android.states import LOOK_AGAIN_SECONDS, OFFLINE, not_ready
+from workers.android.states import LOOK_AGAIN_SECONDS, OFFLINE, UNRESPONSIVE, not_ready
 from workers.android.watch import Watcher
 
 _FENCE_SECONDS = 3.0
+_LOOK_SECONDS = 0.1
 _FENCE_TRIES = 3
 _TOKEN = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
@@ -84,20 +85,40 @@ class Hold:
         return not self.left and self.holder == self.registration.incarnation and self.registration.sure_seconds > 0
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[tuple[Transport, str | None]]:
+    async def opened(self, *, patience_seconds: float = 0.0) -> AsyncIterator[tuple[Transport, str | None]]:
         """Have the phone to oneself: yields the way to it, and the fence that each line must carry.
+
+        Args:
+            patience_seconds: How long a phone that is connected, but answers nothing, is waited for before it counts as
+                a phone that took too long; with 0 it is one that is not ready.
 
         Raises:
             Deferred: The phone is not ready, or may be another worker's; nothing was sent.
+            Permanent: It answered nothing for so long; nothing was sent.
         """
         async with self.lock:
-            transport = self.transport()
-            if not (self._fenced or self.fence_unsupported):
-                await self.fence(transport)
-                self._be_sure()
+            try:
+                async with asyncio.timeout(patience_seconds or None):
+                    transport = await self._answering(wait=patience_seconds > 0)
+                    if not (self._fenced or self.fence_unsupported):
+                        await self.fence(transport)
+                        self._be_sure()
+            except TimeoutError:
+                self.unanswered()
+                sentence = f"{self.serial} answered nothing within {patience_seconds:g} s; nothing was sent to it"
+                raise Permanent(ErrorCode.TIMEOUT, sentence, details={"device": self.serial}) from None
             server = LeasedServer(transport.server.host, transport.server.port, lambda: self.is_sure)
             leased = Transport(server, transport.serial, transport.id)
             yield leased, None if self.fence_unsupported else str(self.token)
+
+    async def _answering(self, *, wait: bool) -> Transport:
+        while True:
+            try:
+                return self.transport()
+            except Deferred as error:
+                if not wait or error.details.get("state") != UNRESPONSIVE:
+                    raise
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def transport(self) -> Transport:
         """The way to the phone.
