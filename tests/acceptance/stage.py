@@ -105,6 +105,11 @@ class Stage:
 
     async def gateway(self, name: str = "gateway", **settings: str) -> httpx.AsyncClient:
         """Start a gateway; returns a client with a key of this test's owner, when it is ready."""
+        _, client = await self.gateway_process(name, **settings)
+        return client
+
+    async def gateway_process(self, name: str = "gateway", **settings: str) -> tuple[Child, httpx.AsyncClient]:
+        """The same, with the process, for a test that kills it."""
         port = free_port()
         child = self.start(name, "gateway", role="gateway", ISH_GATEWAY_PORT=str(port), **settings)
         self.key = self.key or await create_key(self.services.postgres_url("ish_ops"), self.owner)
@@ -122,7 +127,7 @@ class Stage:
             return bool(answer.status_code == httpx.codes.OK and answer.json()["status"] == "ready")
 
         await until("the gateway is ready", ready)
-        return client
+        return child, client
 
     async def provider(self, *, latency_seconds: float = 0.0) -> Provider:
         """Start a scripted provider, and write a providers file that names it."""

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.acceptance.records import until
-from tests.acceptance.stage import Provider, Stage, free_port
+from tests.acceptance.stage import Provider, Stage
 from tests.integration.event_client import follow, text_of
 
 WORDS = 40
@@ -121,15 +121,12 @@ async def test_gateway_that_is_killed_is_noticed_and_its_command_is_finished(sta
     second = await stage.gateway("second")
     provider, settings = await _slow_provider(stage)
     stage.worker("ai", **settings)
-    port = free_port()
-    first = stage.start("first", "gateway", role="gateway", ISH_GATEWAY_PORT=str(port))
-    await stage.line_of(first, "process_started")
+    process, first = await stage.gateway_process("first")
     body = {"model": "steady", "messages": [{"role": "user", "content": "hello"}], "stream": stream}
-    url = f"http://127.0.0.1:{port}/v1/chat/completions"
 
-    asking = asyncio.ensure_future(second.post(url, json=body))
+    asking = asyncio.ensure_future(first.post("/v1/chat/completions", json=body))
     await until("it is being answered", lambda: bool(provider.calls()))
-    first.send(signal.SIGKILL)
+    process.send(signal.SIGKILL)
     with pytest.raises(httpx.TransportError):
         await asking
     [command] = (await second.get("/api/commands")).json()["items"]
