@@ -84,7 +84,7 @@ def run(stand: Stand, product: Product, turns: Turns, *, count: int) -> Outcome:
 
 async def _set(answers: dict[str, str]) -> None:
     for serial, answer in answers.items():
-        await control_phone(_CONTROL_PORT, phone=serial, answer=answer, drip_seconds=0.5)
+        await control_phone(_CONTROL_PORT, phone=serial, answer=answer)
 
 
 def _longest(stand: Stand, count: int) -> float:
