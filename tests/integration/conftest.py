@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from uuid import UUID, uuid4
 
@@ -12,9 +13,13 @@ import pytest
 from contracts.commands import KINDS, decode_payload, fingerprint
 from contracts.envelope import Envelope
 from ops.keys import create_key
+from ops.phone.adb_programs import AdbProgram, bundled, of_distribution
+from ops.phone.lab import running_adb_server
 from ops.stack.session import Session
 from tests.integration.gateway_process import GatewayProcess, empty_work_queues, gateway_process
+from tests.integration.one_phone import OnePhone, one_phone
 from workers.ai.streaming import TokenStreams, open_token_streams
+from workers.android.adb import AdbServer
 from workers.deliveries import Admitted, Delivery
 
 
@@ -72,3 +77,24 @@ async def streams(services: Session) -> AsyncIterator[TokenStreams]:
     """Where a worker leaves tokens."""
     async with open_token_streams(services.redis_url) as one:
         yield one
+
+
+@pytest.fixture(scope="module")
+def program(request: pytest.FixtureRequest) -> AdbProgram:
+    """Today's adb; with `BOTH_ADBS` the distribution's as well."""
+    return of_distribution(print) if getattr(request, "param", "") == "distribution" else bundled()
+
+
+@pytest.fixture(scope="module")
+async def server(program: AdbProgram, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AdbServer]:
+    """A real adb server of its own."""
+    home = tmp_path_factory.mktemp("adb")
+    async with running_adb_server(home, program=program.path, environment=program.environment) as running:
+        yield running
+
+
+@pytest.fixture
+async def phone(server: AdbServer, tmp_path: Path) -> AsyncIterator[OnePhone]:
+    """A simulated phone that the adb server is connected to."""
+    async with one_phone(server, tmp_path) as connected:
+        yield connected

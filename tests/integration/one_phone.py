@@ -22,6 +22,9 @@ from workers.android.runner import run_action
 PATIENCE_SECONDS = 120
 NOTES = "com.ish.notes"
 
+BOTH_ADBS = pytest.mark.parametrize("program", ["bundled", "distribution"], indirect=True, scope="module")
+"""Runs a test with today's adb and with the distribution's: `pytestmark = BOTH_ADBS`."""
+
 
 @dataclass
 class OnePhone:

@@ -1,26 +1,10 @@
 import io
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from contracts.errors import ErrorCode, Permanent, Transient
-from ops.phone.lab import running_adb_server
-from tests.integration.one_phone import NOTES, OnePhone, one_phone
-from workers.android.adb import AdbServer
-
-
-@pytest.fixture(scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AdbServer]:
-    async with running_adb_server(tmp_path_factory.mktemp("adb")) as running:
-        yield running
-
-
-@pytest.fixture
-async def phone(server: AdbServer, tmp_path: Path) -> AsyncIterator[OnePhone]:
-    async with one_phone(server, tmp_path) as connected:
-        yield connected
+from tests.integration.one_phone import NOTES, OnePhone
 
 
 async def test_status_says_what_the_phone_is_and_shows(phone: OnePhone) -> None:

@@ -6,17 +6,11 @@ import pytest
 
 from contracts.errors import ErrorCode
 from ops.phone.device import Device
-from ops.phone.lab import connected_phone, running_adb_server, until, until_state
+from ops.phone.lab import connected_phone, until, until_state
 from workers.android.adb import MAX_OUTPUT_BYTES, AdbFailure, AdbServer
 
 LIMIT_SECONDS = 2
 PATIENCE_SECONDS = 60
-
-
-@pytest.fixture(scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AdbServer]:
-    async with running_adb_server(tmp_path_factory.mktemp("adb")) as running:
-        yield running
 
 
 @pytest.fixture

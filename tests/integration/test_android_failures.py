@@ -1,17 +1,14 @@
 import asyncio
 import time
 import tracemalloc
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contracts.android import action_from
 from contracts.errors import CommandError, Deferred, ErrorCode, Indeterminate, Permanent, Transient
-from ops.phone.adb_programs import bundled, of_distribution
-from ops.phone.lab import running_adb_server, until, until_state
-from tests.integration.one_phone import NOTES, OnePhone, one_phone
+from ops.phone.lab import until, until_state
+from tests.integration.one_phone import BOTH_ADBS, NOTES, OnePhone
 from workers.android.adb import MAX_OUTPUT_BYTES, AdbServer
 from workers.android.runner import run_action
 from workers.android.session import FENCE_FILE
@@ -20,18 +17,7 @@ TAP = {"action": "tap", "x": 1, "y": 2}
 MIB = 1024 * 1024
 
 
-@pytest.fixture(scope="module", params=["bundled", "distribution"])
-async def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AdbServer]:
-    program = bundled() if request.param == "bundled" else of_distribution(print)
-    home = tmp_path_factory.mktemp("adb")
-    async with running_adb_server(home, program=program.path, environment=program.environment) as running:
-        yield running
-
-
-@pytest.fixture
-async def phone(server: AdbServer, tmp_path: Path) -> AsyncIterator[OnePhone]:
-    async with one_phone(server, tmp_path) as connected:
-        yield connected
+pytestmark = BOTH_ADBS
 
 
 @pytest.mark.parametrize("answer", ["hang_open", "hang", "lost", "black_hole", "drip", "vanish"])

@@ -1,33 +1,17 @@
 import base64
 import hashlib
 import random
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from contracts.errors import ErrorCode, Permanent
-from ops.phone.adb_programs import bundled, of_distribution
 from ops.phone.apk import write_apk
-from ops.phone.lab import running_adb_server
-from tests.integration.one_phone import OnePhone, one_phone
-from workers.android.adb import AdbServer
+from tests.integration.one_phone import BOTH_ADBS, OnePhone
 
 CONTENT = random.Random(7).randbytes(300_000)
 
 
-@pytest.fixture(scope="module", params=["bundled", "distribution"])
-async def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AdbServer]:
-    program = bundled() if request.param == "bundled" else of_distribution(print)
-    home = tmp_path_factory.mktemp("adb")
-    async with running_adb_server(home, program=program.path, environment=program.environment) as running:
-        yield running
-
-
-@pytest.fixture
-async def phone(server: AdbServer, tmp_path: Path) -> AsyncIterator[OnePhone]:
-    async with one_phone(server, tmp_path) as connected:
-        yield connected
+pytestmark = BOTH_ADBS
 
 
 def keep(phone: OnePhone, content: bytes) -> str:

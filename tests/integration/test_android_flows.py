@@ -1,26 +1,11 @@
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from contracts.errors import ErrorCode, Indeterminate, Permanent, Transient
 from ops.phone.apps.perplexity import PACKAGE, SOURCES, answer_to
-from ops.phone.lab import running_adb_server, until
-from tests.integration.one_phone import NOTES, OnePhone, one_phone
-from workers.android.adb import AdbServer
-
-
-@pytest.fixture(scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AdbServer]:
-    async with running_adb_server(tmp_path_factory.mktemp("adb")) as running:
-        yield running
-
-
-@pytest.fixture
-async def phone(server: AdbServer, tmp_path: Path) -> AsyncIterator[OnePhone]:
-    async with one_phone(server, tmp_path) as connected:
-        yield connected
+from ops.phone.lab import until
+from tests.integration.one_phone import NOTES, OnePhone
 
 
 @pytest.mark.parametrize("shift_px", [0, 300, -100])

@@ -11,7 +11,7 @@ import pytest
 
 from contracts.android import AndroidExecute
 from contracts.errors import CommandError, Deferred, ErrorCode, Expired, Indeterminate, Permanent, Transient
-from ops.phone.lab import running_adb_server, until_state
+from ops.phone.lab import until_state
 from tests.integration.one_phone import PATIENCE_SECONDS, OnePhone, one_phone
 from workers.android.adb import AdbServer
 from workers.android.devices import Transport
@@ -43,12 +43,6 @@ class Held:
 
     def refused(self) -> None:
         self.told.append("refused")
-
-
-@pytest.fixture(scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AdbServer]:
-    async with running_adb_server(tmp_path_factory.mktemp("adb")) as running:
-        yield running
 
 
 @pytest.fixture

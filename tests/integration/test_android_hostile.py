@@ -6,7 +6,6 @@ import pytest
 
 from contracts import android_shell
 from contracts.android import action_from, action_from_command
-from ops.phone.lab import running_adb_server
 from tests.integration.one_phone import NOTES, OnePhone, one_phone
 from workers.android.adb import AdbServer
 from workers.android.keyboard import ADB_KEYBOARD
@@ -36,12 +35,6 @@ PIECES = (
 ROUNDS = 300
 """Of each kind; five kinds."""
 FULL_ROUNDS = 3000
-
-
-@pytest.fixture(scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AdbServer]:
-    async with running_adb_server(tmp_path_factory.mktemp("adb")) as running:
-        yield running
 
 
 @pytest.fixture

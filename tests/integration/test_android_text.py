@@ -6,16 +6,10 @@ import pytest
 
 from contracts.errors import ErrorCode, Indeterminate, Permanent
 from ops.phone.device import LATIN_KEYBOARD
-from ops.phone.lab import running_adb_server, until
+from ops.phone.lab import until
 from tests.integration.one_phone import NOTES, OnePhone, one_phone
 from workers.android.adb import AdbServer
 from workers.android.keyboard import ADB_KEYBOARD
-
-
-@pytest.fixture(scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AdbServer]:
-    async with running_adb_server(tmp_path_factory.mktemp("adb")) as running:
-        yield running
 
 
 @pytest.fixture

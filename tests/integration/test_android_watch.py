@@ -16,12 +16,6 @@ PATIENCE_SECONDS = 60
 POLL_SECONDS = 0.2
 
 
-@pytest.fixture(scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AdbServer]:
-    async with running_adb_server(tmp_path_factory.mktemp("adb")) as running:
-        yield running
-
-
 @asynccontextmanager
 async def watching(*servers: AdbServer, responsible: Callable[[str], bool] = lambda _: True) -> AsyncIterator[Watcher]:
     watcher = Watcher(servers, responsible=responsible, poll_seconds=POLL_SECONDS)

@@ -11,7 +11,6 @@ import pytest
 from typing_extensions import override
 
 from contracts.errors import CommandError, Deferred, ErrorCode, Permanent
-from ops.phone.lab import running_adb_server
 from tests.integration.one_phone import OnePhone, one_phone
 from workers.android.adb import AdbFailure, AdbServer
 from workers.android.devices import Transport
@@ -61,12 +60,6 @@ class Bench:
     @property
     def taps(self) -> list[int]:
         return [effect["x"] for effect in self.phone.effects("tap")]
-
-
-@pytest.fixture(scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AdbServer]:
-    async with running_adb_server(tmp_path_factory.mktemp("adb")) as running:
-        yield running
 
 
 @pytest.fixture

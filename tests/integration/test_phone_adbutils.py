@@ -1,21 +1,13 @@
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import adbutils
-import pytest
 
 from ops.phone.device import Device
-from ops.phone.lab import connected_phones, running_adb_server
+from ops.phone.lab import connected_phones
 from workers.android.adb import AdbServer
 
 PATIENCE_SECONDS = 60
-
-
-@pytest.fixture(scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AdbServer]:
-    async with running_adb_server(tmp_path_factory.mktemp("adb")) as running:
-        yield running
 
 
 def use_as_a_stranger_would(client: adbutils.AdbDevice, device: Device, folder: Path) -> None:

@@ -10,18 +10,12 @@ import pytest
 
 from ops.phone.control_port import control_phone
 from ops.phone.effects import read_effects
-from ops.phone.lab import PHONE_HOST, running_adb_server, until_state
+from ops.phone.lab import PHONE_HOST, until_state
 from workers.android.adb import AdbServer
 
 COUNT = 20
 COMMANDS = 25
 PATIENCE_SECONDS = 60
-
-
-@pytest.fixture(scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AdbServer]:
-    async with running_adb_server(tmp_path_factory.mktemp("adb")) as running:
-        yield running
 
 
 @asynccontextmanager

@@ -12,27 +12,19 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ops.phone.adb_programs import AdbProgram, bundled, of_distribution
+from ops.phone.adb_programs import AdbProgram
 from ops.phone.apk import write_apk
 from ops.phone.control_port import control_phone
 from ops.phone.effects import read_effects
-from ops.phone.lab import PHONE_HOST, running_adb_server, until_state
+from ops.phone.lab import PHONE_HOST, until_state
+from tests.integration.one_phone import BOTH_ADBS
 from workers.android.adb import AdbServer
 
 TRACE_COLOUR = (220, 60, 60)
 DEADLINE_SECONDS = 60
 
 
-@pytest.fixture(scope="module", params=["bundled", "distribution"])
-def program(request: pytest.FixtureRequest) -> AdbProgram:
-    return bundled() if request.param == "bundled" else of_distribution(print)
-
-
-@pytest.fixture(scope="module")
-async def server(program: AdbProgram, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AdbServer]:
-    home = tmp_path_factory.mktemp("adb")
-    async with running_adb_server(home, program=program.path, environment=program.environment) as running:
-        yield running
+pytestmark = BOTH_ADBS
 
 
 class Phone:

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import ErrorCode
-from ops.phone.adb_programs import AdbProgram, bundled, of_distribution
+from ops.phone.adb_programs import AdbProgram
 from ops.phone.device import Device
 from ops.phone.effects import read_effects
 from ops.phone.files import BIG, BIG_BYTES
 from ops.phone.lab import connected_phones, running_adb_server, until, until_state
+from tests.integration.one_phone import BOTH_ADBS
 from workers.android.adb import MAX_OUTPUT_BYTES, AdbFailure, AdbServer
 
 LIMIT_SECONDS = 1
@@ -18,16 +19,7 @@ PATIENCE_SECONDS = 60
 MEBIBYTE = 1024 * 1024
 
 
-@pytest.fixture(scope="module", params=["bundled", "distribution"])
-def program(request: pytest.FixtureRequest) -> AdbProgram:
-    return bundled() if request.param == "bundled" else of_distribution(print)
-
-
-@pytest.fixture(scope="module")
-async def server(program: AdbProgram, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[AdbServer]:
-    home = tmp_path_factory.mktemp("adb")
-    async with running_adb_server(home, program=program.path, environment=program.environment) as running:
-        yield running
+pytestmark = BOTH_ADBS
 
 
 class Phone:
