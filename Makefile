@@ -22,7 +22,7 @@ run: ready ## Start everything, show one result of each kind, follow the logs; C
 
 # Three processes at once, each with services of its own: nearly all of the time is waiting.
 test: setup ## Run the tests that take seconds
-	@$(VENV)/python -m pytest -n 3 --dist loadfile -m "not full" tests
+	@$(VENV)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not full" tests
 
 test-full: setup ## Run all tests; takes long
 	@$(VENV)/python -m pytest tests

@@ -12,6 +12,7 @@ from workers.ai.client import open_client
 from workers.ai.configuration import ConfigurationError
 from workers.ai.fleet import RetryBudget, open_fleet
 from workers.ai.handler import build
+from workers.ai.kept import open_kept_answers
 from workers.ai.live import LiveConfiguration
 from workers.ai.routing import Router
 from workers.ai.streaming import open_token_streams
@@ -37,6 +38,7 @@ async def open_handler(settings: Settings, database: Any) -> AsyncIterator[Handl
         open_client() as client,
         open_fleet(settings.redis_url) as fleet,
         open_cache(settings.redis_url, keep_seconds=settings.result_cache_seconds) as cache,
+        open_kept_answers(settings.redis_url) as kept,
         open_token_streams(settings.redis_url) as streams,
         asyncio.TaskGroup() as group,
     ):
@@ -53,6 +55,6 @@ async def open_handler(settings: Settings, database: Any) -> AsyncIterator[Handl
             calls_per_command=settings.ai_calls_per_command,
         )
         try:
-            yield build(asking, history=history_from(database), cache=cache, streams=streams)
+            yield build(asking, history=history_from(database), cache=cache, kept=kept, streams=streams)
         finally:
             await end(tasks)

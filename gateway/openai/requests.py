@@ -181,7 +181,7 @@ def _response_format(given: dict[str, Any]) -> dict[str, Any]:
     wanted = given.get("response_format")
     if wanted is None or wanted == {"type": "text"}:
         return {}
-    if not isinstance(wanted, dict) or wanted.get("type") not in {"json_object", "json_schema"}:
+    if not isinstance(wanted, dict) or wanted.get("type") not in ("json_object", "json_schema"):
         raise wrong("response_format", "type must be one of text, json_object, json_schema")
     return {"response_format": wanted}
 
@@ -202,7 +202,7 @@ def _include_usage(given: dict[str, Any]) -> bool:
     if not isinstance(options, dict) or not isinstance(options.get("include_usage", False), bool):
         raise wrong("stream_options", "must be an object; include_usage is true or false")
     for name, value in options.items():
-        if name != "include_usage" and value not in {None, False}:
+        if name != "include_usage" and value not in (None, False):
             raise wrong(f"stream_options.{name[:64]}", "is not supported here", code="unsupported_parameter")
     return bool(options.get("include_usage"))
 

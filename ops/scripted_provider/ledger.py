@@ -37,7 +37,8 @@ class Ledger:
         self._by_model: Counter[str] = Counter()
         self._by_path: Counter[str] = Counter()
         self._endings: Counter[str] = Counter()
-        self._open: dict[int, tuple[str, str]] = {}
+        self._open: dict[int, tuple[str, str, str]] = {}
+        self._answered: set[str] = set()
         self._peak_in_flight = 0
         self._models, self._paths = _InFlight(), _InFlight()
 
@@ -54,7 +55,7 @@ class Ledger:
             self._by_key[idempotency_key] += 1
         self._by_model[model] += 1
         self._by_path[path] += 1
-        self._open[self._sequence] = (model, path)
+        self._open[self._sequence] = (model, path, idempotency_key)
         self._peak_in_flight = max(self._peak_in_flight, len(self._open))
         self._models.begin(model)
         self._paths.begin(path)
@@ -78,6 +79,9 @@ class Ledger:
     def end(self, call: int, *, event: Result, step: str, tokens_in: int = 0, tokens_out: int = 0) -> None:
         """Record what became of a call.
 
+        An `ok` line says whether its key was answered well before (`repeated`): a provider that honours idempotency keys
+        bills only the first, others bill both.
+
         Args:
             call: Its number.
             event: `ok` answered well, `fail` answered with a fault as told, `info` unknown: the caller left.
@@ -85,13 +89,17 @@ class Ledger:
             tokens_in: As reported in the answer.
             tokens_out: As reported in the answer.
         """
-        model, path = self._open.pop(call)
+        model, path, key = self._open.pop(call)
         self._models.now[model] -= 1
         self._paths.now[path] -= 1
         self._endings[event] += 1
         if self._file is not None:
-            tokens = {"tokens_in": tokens_in, "tokens_out": tokens_out}
-            self._write({"event": event, "call": call, "at": time.time(), "step": step, **tokens})
+            line = {"event": event, "call": call, "at": time.time(), "step": step}
+            if event == "ok":
+                line["repeated"] = key in self._answered
+            self._write(line | {"tokens_in": tokens_in, "tokens_out": tokens_out})
+        if event == "ok" and key:
+            self._answered.add(key)
 
     def counts(self) -> dict[str, Any]:
         """What happened so far."""

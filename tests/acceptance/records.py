@@ -80,6 +80,15 @@ class Records:
             id_,
         )
 
+    async def spent(self, publisher: str) -> dict[str, tuple[int, int, float]]:
+        """Tokens in and out and cost of each command over all its tries, as the ledger has them."""
+        rows = await self.rows(
+            "select id::text, sum(tokens_in)::bigint as tokens_in, sum(tokens_out)::bigint as tokens_out,"
+            " sum(cost_usd)::float8 as cost_usd from attempts where publisher = $1 and tokens_in is not null group by 1",
+            publisher,
+        )
+        return {row["id"]: (row["tokens_in"], row["tokens_out"], row["cost_usd"]) for row in rows}
+
 
 class Queues:
     """The broker's queues, asked as the administrator."""

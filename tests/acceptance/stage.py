@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,8 @@ _PROVIDERS = """
 dialect = "openai"
 base_url = "{address}"
 [providers.scripted.models.steady]
+input_usd_per_million_tokens = 1
+output_usd_per_million_tokens = 2
 [providers.scripted.models.limited]
 """
 
@@ -52,8 +54,26 @@ class Provider:
 
     def calls(self) -> Counter[str]:
         """How often each command asked so far."""
-        lines = map(json.loads, self.ledger.read_bytes().splitlines())
-        return Counter(line["command_id"] for line in lines if line["event"] == "invoke")
+        return Counter(line["command_id"] for line in self._lines() if line["event"] == "invoke")
+
+    def billed(self, *, keys_honoured: bool) -> dict[str, tuple[int, int]]:
+        """Tokens in and out of each command's good answers, as the provider counts them.
+
+        Args:
+            keys_honoured: Count the answers to one idempotency key once.
+        """
+        commands: dict[int, str] = {}
+        found: dict[str, tuple[int, int]] = {}
+        for line in self._lines():
+            if line["event"] == "invoke":
+                commands[line["call"]] = line["command_id"]
+            elif line["event"] == "ok" and not (keys_honoured and line["repeated"]):
+                tokens_in, tokens_out = found.get(commands[line["call"]], (0, 0))
+                found[commands[line["call"]]] = (tokens_in + line["tokens_in"], tokens_out + line["tokens_out"])
+        return found
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        return map(json.loads, self.ledger.read_bytes().splitlines())
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from ops.phone.effects import read_effects
 from tests.acceptance.outsider import Outsider
 from tests.acceptance.records import until
 from tests.acceptance.stage import Provider, Stage
+from tests.acceptance.test_ledger import assert_ledger_is_the_providers
 
 POINTS = {
     "before_claim": 21,
@@ -80,6 +81,8 @@ async def question_round(stage: Stage, demo: Outsider, point: str) -> None:
 
     await all_in_order(stage, demo, ids, indeterminate=set())
     await assert_calls_within_attempts(stage, demo, provider, ids)
+    # an answer that the provider had sent and the worker had not received is billed again, if keys mean nothing to it
+    await assert_ledger_is_the_providers(stage, demo, provider, keys_honoured=True)
 
 
 async def phone_round(stage: Stage, demo: Outsider, point: str) -> None:

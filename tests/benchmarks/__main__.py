@@ -16,7 +16,7 @@ from rich.console import Console
 
 from contracts.logs import configure_logs
 from ops.stack.errors import StackError
-from tests.benchmarks import drain, hung, ingest, latency, old_load, phones, priority, report
+from tests.benchmarks import drain, flights, hung, ingest, latency, old_load, phones, priority, report
 from tests.benchmarks.accounting import Machine
 from tests.benchmarks.product import Product
 from tests.benchmarks.rounds import Outcome, Turns
@@ -34,6 +34,7 @@ class _Size:
     latency_count: int
     old_seconds: float
     batch_count: int
+    flights: int
     on_each_phone: int
     beside_hung: int
 
@@ -46,6 +47,7 @@ _FULL = _Size(
     latency_count=3_000,
     old_seconds=30,
     batch_count=10_000,
+    flights=5_000,
     on_each_phone=150,
     beside_hung=2_000,
 )
@@ -57,6 +59,7 @@ _QUICK = _Size(
     latency_count=300,
     old_seconds=4,
     batch_count=2_000,
+    flights=1_000,
     on_each_phone=20,
     beside_hung=300,
 )
@@ -67,6 +70,7 @@ _BENCHMARKS: dict[str, Callable[[Stand, Product, Turns, _Size], Outcome]] = {
     ),
     "latency": lambda on, ours, turns, size: latency.run(on, ours, turns, count=size.latency_count),
     "priority": lambda on, ours, turns, size: priority.run(on, ours, turns, batch_count=size.batch_count),
+    "flights": lambda on, ours, turns, size: flights.run(on, ours, turns, count=size.flights),
     "phones": lambda on, ours, turns, size: phones.run(on, ours, turns, each=size.on_each_phone),
     "hung": lambda on, ours, turns, size: hung.run(on, ours, turns, count=size.beside_hung),
     "old": lambda on, ours, turns, size: old_load.run(on, ours, replace(turns, rounds=1), seconds=size.old_seconds),

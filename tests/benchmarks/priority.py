@@ -1,27 +1,22 @@
 """What interactive questions to a model wait for while thousands of batch questions are queued."""
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import orjson
 
 from contracts.topology import AI_BATCH
-from ops.stack.child import Spec, environment
 from tests.benchmarks.accounting import cpu_microseconds
 from tests.benchmarks.commands import ai_command
 from tests.benchmarks.http_load import latencies
 from tests.benchmarks.product import Product
+from tests.benchmarks.provider import provider
 from tests.benchmarks.rounds import Contender, Outcome, Round, Turns, ratio
-from tests.benchmarks.stand import ROOT, BenchmarkFailed, Stand, wait_for
+from tests.benchmarks.stand import BenchmarkFailed, Stand
 
 PER_SECOND = 20
 _COUNT = 300
 _WARM_UP = 40
 _ANSWER_SECONDS = 0.1
-_PROVIDERS = '[providers.scripted]\ndialect = "openai"\nbase_url = "{address}"\n[providers.scripted.models.steady]\n'
 
 
 def run(stand: Stand, product: Product, turns: Turns, *, batch_count: int) -> Outcome:
@@ -40,11 +35,11 @@ def run(stand: Stand, product: Product, turns: Turns, *, batch_count: int) -> Ou
         product.publish_commands(
             [ai_command(orjson.dumps({"prompt": f"batch {number}"}), batch=True) for number in range(batch)]
         )
-        with _provider(stand) as providers_file, product.ai_worker(providers_file) as child:
+        with provider(stand, answer_seconds=_ANSWER_SECONDS) as asked, product.ai_worker(asked.file) as child:
             before = stand.usage({"worker": child})
             settings = {"BENCH_AMQP_URL": product.amqp_url}
-            asked = ("tests.benchmarks.ask", "ai", str(_COUNT + _WARM_UP), str(PER_SECOND))
-            seconds: list[float] = json.loads(stand.ask(*asked, settings=settings))
+            argv = ("tests.benchmarks.ask", "ai", str(_COUNT + _WARM_UP), str(PER_SECOND))
+            seconds: list[float] = json.loads(stand.ask(*argv, settings=settings))
             after = stand.usage({"worker": child})
             with product.queues() as queues:
                 if batch and not queues.ready(AI_BATCH):
@@ -66,29 +61,3 @@ def run(stand: Stand, product: Product, turns: Turns, *, batch_count: int) -> Ou
         measured=list(measured.values()),
         claims=ratio(measured, "p95 ms", crowded, to=idle, at_most=2),
     )
-
-
-@contextmanager
-def _provider(stand: Stand) -> Iterator[Path]:
-    """A scripted provider; yields the file that names it."""
-    folder = stand.session.layout.logs_dir
-    log = folder / "scripted-provider.log"
-    log.unlink(missing_ok=True)
-
-    def address() -> str:
-        said = log.read_text(encoding="utf-8") if log.exists() else ""
-        return said.partition("scripted provider at ")[2].partition("\n")[0]
-
-    spec = Spec(
-        name="scripted-provider",
-        argv=(sys.executable, "-m", "ops.scripted_provider", "--port", "0", "--latency-seconds", str(_ANSWER_SECONDS)),
-        environment=environment({}),
-        log_file=log,
-        ready=lambda: True,
-        folder=ROOT,
-    )
-    with stand.running(spec):
-        wait_for("the scripted provider says where it is", lambda: bool(address()), seconds=30)
-        path = folder / "providers.toml"
-        path.write_text(_PROVIDERS.format(address=address()), encoding="utf-8")
-        yield path

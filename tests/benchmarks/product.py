@@ -61,14 +61,16 @@ class Product:
         """
         return self.stand.running(self._worker(pool))
 
-    def ai_worker(self, providers_file: Path) -> AbstractContextManager[Child]:
+    def ai_worker(self, providers_file: Path, **settings: str) -> AbstractContextManager[Child]:
         """One AI worker process that consumes already.
 
         Args:
             providers_file: Whom it asks.
+            settings: More settings.
         """
         processes = replace(self.processes, providers_file=str(providers_file))
-        return self.stand.running(next(spec for spec in processes.workers({}) if spec.name == "ai-1"))
+        spec = next(spec for spec in processes.workers({}) if spec.name == "ai-1")
+        return self.stand.running(replace(spec, environment={**spec.environment, **settings}))
 
     def worker_at_once(self, pool: str) -> AbstractContextManager[Child]:
         """One worker process, handed over before it is ready, so that its first message is seen.

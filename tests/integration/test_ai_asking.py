@@ -23,6 +23,7 @@ from workers.ai.configuration import load
 from workers.ai.dialogue import Line
 from workers.ai.fleet import RetryBudget, open_fleet
 from workers.ai.handler import build
+from workers.ai.kept import open_kept_answers
 from workers.ai.routing import Router
 from workers.ai.streaming import open_token_streams
 from workers.handler import Command, Handler, Outcome
@@ -114,6 +115,7 @@ async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
             asking,
             history=history,
             cache=await stack.enter_async_context(open_cache("", keep_seconds=60)),
+            kept=await stack.enter_async_context(open_kept_answers("")),
             streams=await stack.enter_async_context(open_token_streams("")),
         )
         yield Stand(handler, scripts, ledger, lines)

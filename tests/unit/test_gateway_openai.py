@@ -134,6 +134,8 @@ def test_what_asks_for_nothing_is_taken(neutral: dict[str, Any]) -> None:
         ({"response_format": {"type": "xml"}}, "response_format", "invalid_value"),
         ({"service_tier": "gold"}, "service_tier", "invalid_value"),
         ({"user": 7}, "user", "invalid_value"),
+        ({"response_format": {"type": []}}, "response_format", "invalid_value"),
+        ({"stream": True, "stream_options": {"other": []}}, "stream_options.other", "unsupported_parameter"),
         ({"model": ["a"]}, "model", "invalid_value"),
         ({"model": "no such model"}, "model", "model_not_found"),
         ({"whatever": 1}, "whatever", "unknown_parameter"),

@@ -9,18 +9,20 @@ from workers.ai.answer import Answer, Asked
 from workers.ai.asking import Asking
 from workers.ai.cache import AnswerCache, cache_key
 from workers.ai.dialogue import Dialogue, History, Line, wants_history
+from workers.ai.kept import KeptAnswers
 from workers.ai.routing import DEFAULT_ALIAS
 from workers.ai.streaming import TokenStreams, TokenWriter
 from workers.handler import Command, Handler, Message, Outcome, Usage
 
 
-def build(asking: Asking, *, history: History, cache: AnswerCache, streams: TokenStreams) -> Handler:
+def build(asking: Asking, *, history: History, cache: AnswerCache, kept: KeptAnswers, streams: TokenStreams) -> Handler:
     """The handler of `ai.send`.
 
     Args:
         asking: How providers are asked.
         history: Where a conversation's lines come from.
         cache: Answers to questions that were asked before.
+        kept: Answers that are not on record yet.
         streams: Where answers are left while they are made.
     """
 
@@ -32,7 +34,12 @@ def build(asking: Asking, *, history: History, cache: AnswerCache, streams: Toke
         dialogue = Dialogue.of(payload, lines)
         writer = streams.writer(command.publisher, command.id) if payload.stream else None
         try:
-            asked = await _answered(asking, cache, command, dialogue, writer)
+            asked = await kept.find(command)
+            if asked is not None:
+                _tell(writer, asked.answer.text)
+            else:
+                asked = await _answered(asking, cache, command, dialogue, writer)
+                await kept.keep(command, asked)
             if writer is not None:
                 await writer.end()
         finally:
@@ -67,10 +74,15 @@ async def _answered(
     answer = await cache.answer(cache_key(command.owner, question=question, history=history), make)
     if asked is not None:
         return asked
-    if writer is not None:
-        writer.begin("cached")
-        writer.write(answer.text)
+    _tell(writer, answer.text)
     return Asked(answer, calls=[], route=None, cost_usd=0.0)
+
+
+def _tell(writer: TokenWriter | None, text: str) -> None:
+    """An answer that is there already is a stream too."""
+    if writer is not None:
+        writer.begin("kept")
+        writer.write(text)
 
 
 def _may_be_kept(asking: Asking, payload: AiSend) -> bool:
