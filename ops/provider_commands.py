@@ -103,7 +103,7 @@ async def run(targets: Sequence[Target], *, timeout_seconds: float) -> list[Chec
     return [task.result() for task in tasks]
 
 
-async def _check(client: httpx.AsyncClient, target: Target, *, timeout_seconds: float) -> Check:
+async def _check(client: httpx.AsyncBaseTransport, target: Target, *, timeout_seconds: float) -> Check:
     question = Question(
         messages=[{"role": "user", "content": _PROMPT}],
         options={"max_tokens": _MAX_TOKENS},

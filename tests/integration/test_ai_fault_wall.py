@@ -131,7 +131,7 @@ ZAI: list[tuple[Ends, list[int]]] = [
 class Wall:
     """A scripted provider in a process of its own, and a worker's client."""
 
-    def __init__(self, address: str, client: httpx.AsyncClient) -> None:
+    def __init__(self, address: str, client: httpx.AsyncBaseTransport) -> None:
         self.address = address
         self.client = client
         self.said: list[str] = []

@@ -46,7 +46,7 @@ class Stand:
     configuration: Configuration
     scripts: Scripts
     ledger: Ledger
-    client: httpx.AsyncClient
+    client: httpx.AsyncBaseTransport
     fleet: Fleet
     router: Router
 

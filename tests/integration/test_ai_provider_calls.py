@@ -30,7 +30,7 @@ class Stand:
     """A scripted provider and a worker's client, both for real; one provider for each dialect."""
 
     configuration: Configuration
-    client: httpx.AsyncClient
+    client: httpx.AsyncBaseTransport
     scripts: Scripts
     ledger: Ledger
     log: Path

@@ -61,7 +61,7 @@ class Asking:
 
     configuration: Callable[[], Configuration]
     """As it is now."""
-    client: httpx.AsyncClient
+    client: httpx.AsyncBaseTransport
     router: Router
     fleet: Fleet
     budget: RetryBudget

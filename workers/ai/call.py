@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 import aiohttp
@@ -63,7 +64,7 @@ class Question:
 
 
 async def ask(
-    client: httpx.AsyncClient,
+    client: httpx.AsyncBaseTransport,
     target: Target,
     question: Question,
     *,
@@ -86,10 +87,10 @@ async def ask(
         Permanent: The same question would fail the same way within the scope that `details` name (see `verdicts`).
     """
     call = _Call(target, question, Reading(target, on_text))
-    request = call.request(client)
+    request = call.request()
     try:
         async with asyncio.timeout_at(call.ends_by()) as window:
-            response = await client.send(request, stream=True)
+            response = await client.handle_async_request(request)
             async with aclosing(response):
                 await call.read(response, window)
     except (TimeoutError, httpx.HTTPError, aiohttp.ClientError, OSError) as error:
@@ -124,7 +125,7 @@ class _Call:
             return min(self._ends_at, self._first_at, self._byte_at + idle_seconds)
         return min(self._ends_at, self._first_at)
 
-    def request(self, client: httpx.AsyncClient) -> httpx.Request:
+    def request(self) -> httpx.Request:
         """The HTTP request."""
         provider, question = self._target.provider, self._question
         asked = self.reading.dialect.build(self._target, question.messages, question.options, stream=provider.stream)
@@ -133,14 +134,15 @@ class _Call:
             "Accept": "text/event-stream, application/json" if provider.stream else "application/json",
             "Accept-Encoding": "identity",  # a gateway that compresses a stream holds its events back
             "Idempotency-Key": question.idempotency_key,
+            "User-Agent": "ish-chat",
             **asked.headers,
         }
-        return client.build_request(
+        return httpx.Request(
             "POST",
-            asked.url,
+            _url(asked.url),
             headers=headers,
             content=orjson.dumps(asked.body),
-            timeout=httpx.Timeout(None, connect=provider.connect_timeout_seconds),
+            extensions={"timeout": {"connect": provider.connect_timeout_seconds}},
         )
 
     async def read(self, response: httpx.Response, window: asyncio.Timeout) -> None:
@@ -227,6 +229,11 @@ class _Call:
 
     def _refused(self, response: httpx.Response, body: Any) -> CommandError:
         return self.reading.refused(status=response.status_code, headers=response.headers, body=body)
+
+
+@lru_cache(maxsize=256)
+def _url(text: str) -> httpx.URL:
+    return httpx.URL(text)  # reading one takes longer than sending to it
 
 
 def _chunks(response: httpx.Response) -> AsyncGenerator[bytes, None]:

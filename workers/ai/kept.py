@@ -6,7 +6,7 @@ when it does not answer, the call is made again.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +22,7 @@ from contracts.ai import AiSend
 from contracts.logs import get_logger
 from workers.ai.answer import Answer, Asked
 from workers.handler import Command
+from workers.stopping import end
 
 _KEEP_SECONDS = 300
 """Far longer than it takes to notice a death and take over; what is on record by then is simply forgotten."""
@@ -31,7 +32,7 @@ _AWAY = (RedisError, OSError, TimeoutError)
 
 
 class KeptAnswers:
-    """Answers by command.
+    """Answers by command; what many runs ask of Redis at once travels in one pipeline.
 
     Args:
         redis: None for none.
@@ -39,6 +40,8 @@ class KeptAnswers:
 
     def __init__(self, redis: Redis | None) -> None:
         self._redis = redis
+        self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
+        self._any = asyncio.Event()
         self._away_until = 0.0
 
     async def keep(self, command: Command[AiSend], asked: Asked) -> None:
@@ -48,8 +51,7 @@ class KeptAnswers:
             command: What was asked.
             asked: The answer and what it took.
         """
-        document = orjson.dumps(asked, default=_as_json)
-        await self._do("set", _key(command), document, ex=_KEEP_SECONDS)
+        await self._do("SET", _key(command), orjson.dumps(asked, default=_as_json), "EX", _KEEP_SECONDS)
 
     async def find(self, command: Command[AiSend]) -> Asked | None:
         """The answer that an earlier run of a command got and could not record; None when there is none.
@@ -59,7 +61,7 @@ class KeptAnswers:
         """
         if command.attempt == 1:
             return None
-        kept = await self._do("get", _key(command))
+        kept = await self._do("GET", _key(command))
         if kept is None:
             return None
         try:
@@ -68,18 +70,42 @@ class KeptAnswers:
         except (orjson.JSONDecodeError, ValidationError, TypeError, KeyError):
             return None  # of another version
 
-    async def _do(self, verb: str, *arguments: Any, **options: Any) -> Any:
-        now = asyncio.get_running_loop().time()
-        if self._redis is None or now < self._away_until:
+    async def run(self) -> None:
+        """Talk to Redis until cancelled."""
+        while True:
+            await self._any.wait()
+            self._any.clear()
+            batch, self._waiting = self._waiting, []
+            answers = await self._send([words for words, _ in batch])
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+
+    async def _do(self, *words: Any) -> Any:
+        """One command's answer; None when Redis does not give one."""
+        loop = asyncio.get_running_loop()
+        if self._redis is None or loop.time() < self._away_until:
             return None
-        try:
-            async with asyncio.timeout(_TIMEOUT_SECONDS):
-                return await getattr(self._redis, verb)(*arguments, **options)
-        except _AWAY as error:
-            # one wait for all that end now, not one for each
-            self._away_until = now + _PAUSE_SECONDS
-            get_logger().warning("redis_unreachable", error=repr(error), doing="kept answers")
-            return None
+        future: asyncio.Future[Any] = loop.create_future()
+        self._waiting.append((words, future))
+        self._any.set()
+        return await future
+
+    async def _send(self, commands: Sequence[tuple[Any, ...]]) -> Sequence[Any]:
+        redis = self._redis
+        if redis is not None:
+            pipeline = redis.pipeline(transaction=False)
+            for words in commands:
+                pipeline.execute_command(*words)
+            try:
+                async with asyncio.timeout(_TIMEOUT_SECONDS):
+                    answers = await pipeline.execute(raise_on_error=False)
+                return [None if isinstance(answer, Exception) else answer for answer in answers]
+            except _AWAY as error:
+                # one wait for all that end now, not one for each
+                self._away_until = asyncio.get_running_loop().time() + _PAUSE_SECONDS
+                get_logger().warning("redis_unreachable", error=repr(error), doing="kept answers")
+        return [None] * len(commands)
 
 
 @asynccontextmanager
@@ -92,13 +118,22 @@ async def open_kept_answers(redis_url: str) -> AsyncIterator[KeptAnswers]:
     if not redis_url:
         yield KeptAnswers(None)
         return
-    async with Redis.from_url(
-        redis_url,
-        socket_timeout=_TIMEOUT_SECONDS,
-        socket_connect_timeout=_TIMEOUT_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-    ) as redis:
-        yield KeptAnswers(redis)
+    async with (
+        Redis.from_url(
+            redis_url,
+            socket_timeout=_TIMEOUT_SECONDS,
+            socket_connect_timeout=_TIMEOUT_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+            max_connections=1,
+        ) as redis,
+        asyncio.TaskGroup() as group,
+    ):
+        kept = KeptAnswers(redis)
+        talking = group.create_task(kept.run())
+        try:
+            yield kept
+        finally:
+            await end([talking])
 
 
 def _as_json(answer: Answer) -> dict[str, Any]:
