@@ -47,7 +47,7 @@ _FULL = _Size(
     latency_count=3_000,
     old_seconds=30,
     batch_count=10_000,
-    flights=5_000,
+    flights=10_000,
     on_each_phone=150,
     beside_hung=2_000,
 )

@@ -31,8 +31,10 @@ class _Gate:
     """One scope."""
 
     breaker: Breaker = field(default_factory=Breaker)
-    held: dict[str, float] = field(default_factory=dict)
-    """Passes, and until when one that was given up still counts."""
+    held: set[str] = field(default_factory=set)
+    """Passes of calls that are under way."""
+    lingering: dict[str, float] = field(default_factory=dict)
+    """Passes of calls that were given up, and until when each still counts."""
     log: deque[_Grant] = field(default_factory=deque)
     tokens: int = 0
     """In the log."""
@@ -131,10 +133,9 @@ class LocalGates:
         for scope in leaving.scopes:
             gate = self._gate(scope)
             calls = self._in_flight(gate, now)
+            gate.held.discard(leaving.pass_id)
             if report.linger_seconds > 0:
-                gate.held[leaving.pass_id] = now + report.linger_seconds
-            else:
-                gate.held.pop(leaving.pass_id, None)
+                gate.lingering[leaving.pass_id] = now + report.linger_seconds
             if report.unused or report.tokens is not None:
                 self._settle(gate, scope, leaving)
             change = gate.breaker.hear(leaving, scope, calls=max(calls, 1), now=now)
@@ -232,9 +233,9 @@ class LocalGates:
         return _Refusal("in_flight", 0.0, lambda n: n * pace, awaits=True)
 
     def _in_flight(self, gate: _Gate, now: float) -> int:
-        for pass_id in [pass_id for pass_id, until in gate.held.items() if until <= now]:
-            del gate.held[pass_id]
-        return len(gate.held)
+        for pass_id in [pass_id for pass_id, until in gate.lingering.items() if until <= now]:
+            del gate.lingering[pass_id]
+        return len(gate.held) + len(gate.lingering)
 
     def _forget_old(self, gate: _Gate, now: float) -> None:
         while gate.log and gate.log[0].at <= now - self._window:
@@ -244,7 +245,7 @@ class LocalGates:
         probes: list[str] = []
         for scope in ask.targets[place]:
             gate = self._gate(scope)
-            gate.held[ask.pass_id] = inf
+            gate.held.add(ask.pass_id)
             if scope.requests or scope.tokens:
                 self._forget_old(gate, now)
                 tokens = min(ask.tokens, scope.tokens)
