@@ -196,6 +196,7 @@ async def _requests(stand: Stand, *, limit: int, commands: int, window_seconds: 
     assert min(windows[: commands // limit]) >= 0.98 * limit
 
 
+@pytest.mark.full
 async def test_requests_of_four_workers_fill_every_window_and_exceed_none(stand: Stand) -> None:
     await _requests(stand, limit=50, commands=208, window_seconds=8)
 
