@@ -8,11 +8,10 @@ import time
 from uuid import UUID
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from contracts.logs import get_logger
+from contracts.redis_client import open_redis
 
 _TIMEOUT_SECONDS = 0.2
 _PAUSE_SECONDS = 1.0
@@ -34,13 +33,7 @@ class ResultCache:
         self._reachable = True
         self._redis: Redis | None = None
         if url:
-            self._redis = Redis.from_url(
-                url,
-                socket_timeout=_TIMEOUT_SECONDS,
-                socket_connect_timeout=_TIMEOUT_SECONDS,
-                retry=Retry(NoBackoff(), 0),
-                max_connections=_CONNECTIONS,
-            )
+            self._redis = open_redis(url, timeout_seconds=_TIMEOUT_SECONDS, max_connections=_CONNECTIONS)
 
     async def get(self, owner: str, command_id: UUID) -> bytes | None:
         """A finished command's view, or None.

@@ -89,7 +89,7 @@ seen as materialized (
   ) c on true
 ),
 cur as materialized (
-  select c.publisher, c.id, c.day, c.state, c.holder, c.token, c.repeatable, c.retry_at, c.crashes
+  select c.publisher, c.id, c.day, c.state, c.holder, c.token, c.repeatable, c.retry_at, c.crashes, c.error_code
   from (
     select publisher, id, day from seen where same and state in ('queued', 'retrying', 'running') order by 1, 2 offset 0
   ) s cross join lateral (
@@ -116,10 +116,10 @@ claimed as (
   where (c.publisher, c.id, c.day) = (free.publisher, free.id, free.day)
     and ($7::int is null or free.crashes + free.crashed::int <= $7)
   returning c.publisher, c.id, c.day, c.attempt, c.crashes, c.token, c.calls, c.started_at,
-    free.crashed as taken_over, free.crashed and not free.repeatable as interrupted
+    free.crashed as taken_over, free.crashed and not free.repeatable as interrupted, free.error_code
 )
 select s.publisher, s.id, s.day, s.same, s.state, s.result, s.retry_at, free.id is not null as free,
-  c.token, c.attempt, c.crashes, c.calls, c.started_at, c.taken_over, c.interrupted
+  c.token, c.attempt, c.crashes, c.calls, c.started_at, c.taken_over, c.interrupted, c.error_code
 from seen s left join free using (publisher, id) left join claimed c using (publisher, id)
 """
 
@@ -229,7 +229,9 @@ async def claim_known(
     for row in rows:
         admitted = by_key.pop((row["publisher"], row["id"]))
         if row["token"] is not None:
-            claimed.append(_claimed(admitted, row, taken_over=row["taken_over"], interrupted=row["interrupted"]))
+            one = _claimed(admitted, row)
+            one.taken_over, one.interrupted, one.last_error = row["taken_over"], row["interrupted"], row["error_code"]
+            claimed.append(one)
         else:
             left.append(_not_claimed(admitted, row))
     # no visible row: another batch is writing it right now
@@ -237,7 +239,7 @@ async def claim_known(
     return claimed, left
 
 
-def _claimed(admitted: Admitted, row: Any, *, taken_over: bool = False, interrupted: bool = False) -> Claimed:
+def _claimed(admitted: Admitted, row: Any) -> Claimed:
     return Claimed(
         admitted,
         day=row["day"],
@@ -246,8 +248,6 @@ def _claimed(admitted: Admitted, row: Any, *, taken_over: bool = False, interrup
         crashes=row["crashes"],
         calls=row["calls"],
         started_at=row["started_at"],
-        taken_over=taken_over,
-        interrupted=interrupted,
     )
 
 

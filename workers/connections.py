@@ -1,4 +1,4 @@
-"""A connection to the broker for consuming, opened when it is needed; several intakes may share one, a channel each."""
+"""A connection to the broker, opened when it is needed; several intakes may share one, a channel each."""
 
 import asyncio
 from contextlib import suppress
@@ -16,10 +16,12 @@ class Connection:
     Args:
         url: AMQP URL of this process's user.
         name: Connection name shown by the broker.
+        purpose: Under which reconnections are counted.
     """
 
-    def __init__(self, url: str, *, name: str) -> None:
+    def __init__(self, url: str, *, name: str, purpose: str = "consumer") -> None:
         self._url = url
+        self._reconnects = RECONNECTS.labels(purpose)
         self._name = name
         self._connection: Any = None
         self._opening = asyncio.Lock()
@@ -48,7 +50,7 @@ class Connection:
                 self._connection = await connect(self._url, name=self._name)
                 self._opened += 1
                 if self._opened > 1:
-                    RECONNECTS.labels("consumer").inc()
+                    self._reconnects.inc()
             return self._connection
 
     async def close(self) -> None:

@@ -76,6 +76,8 @@ class Claimed:
     """Calls of providers that its earlier runs made."""
     interrupted: bool = False
     """Taken over in the middle of an effect that must not be repeated."""
+    last_error: str | None = None
+    """Code of what its last run met, or what put that off."""
 
     def command(self) -> Command[Any]:
         """What the handler gets."""

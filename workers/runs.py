@@ -176,6 +176,8 @@ def fail(
                 details={"last_error": error.code.value, **error.details},
             )
             final.spent = error.spent
+    if isinstance(final, Expired) and claimed.last_error is not None:
+        final.details.setdefault("last_error", claimed.last_error)  # it waited for that, and for nothing after it
     state = state_of(final)
     return Finished(
         claimed,

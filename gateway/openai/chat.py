@@ -6,7 +6,7 @@ record; and what ends otherwise ends with an error that names the command, never
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,11 +15,9 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from contracts.commands import KIND_AI, KINDS, encode_payload
-from contracts.errors import ErrorCode
 from contracts.results import State
-from gateway import PUBLISHER, command_rows
+from gateway import PUBLISHER
 from gateway.access import Owner, PartsOf
-from gateway.database import DatabaseAway
 from gateway.intake import Disconnected, headers_of, read_asked, read_body, request_id_of
 from gateway.openai import failures
 from gateway.openai.answers import Chunks, completion
@@ -56,7 +54,7 @@ class _Exchange:
         left = (standing.deadline_at - datetime.now(UTC)).total_seconds()
         return max(0.0, left) + _GRACE_SECONDS
 
-    async def document(self, result: bytes | str | None) -> dict[str, Any]:
+    def document(self, result: bytes | str | None) -> dict[str, Any]:
         """The result of a command that succeeded.
 
         Raises:
@@ -66,21 +64,8 @@ class _Exchange:
             raise self._unfinished("This gateway is stopping.", status=503, code="gateway_stopping")
         document: dict[str, Any] = orjson.loads(result)
         if document["status"] != State.SUCCEEDED:
-            raise failures.of_result(
-                document,
-                provider_named=self.asked.payload.provider is not None,
-                last_error=await self._last_error() if document["status"] == State.EXPIRED else None,
-            )
+            raise failures.of_result(document, provider_named=self.asked.payload.provider is not None)
         return document
-
-    async def _last_error(self) -> str | None:
-        """What the last run met, for a command whose deadline passed while it waited for the next."""
-        with suppress(DatabaseAway):
-            row = await command_rows.find(self.parts.database, self.command.owner, self.command.id)
-            errors = [attempt["error"] for attempt in orjson.loads(row["attempts"] if row else "[]")]
-            codes = [error["code"] for error in errors if error and error["code"] != ErrorCode.DEADLINE_PASSED]
-            return str(codes[-1]) if codes else None
-        return None
 
     def too_late(self) -> Failure:
         return self._unfinished("There is no result yet.", status=504, code="timeout")
@@ -138,9 +123,9 @@ async def _whole(exchange: _Exchange, request: Request) -> Response:
     with exchange.parts.waiting.expect(PUBLISHER, exchange.command.id) as result:
         standing = await exchange.publish()
         if standing.result is not None:
-            document = await exchange.document(standing.result)
+            document = exchange.document(standing.result)
         else:
-            document = await exchange.document(await _result(exchange, standing, result, request))
+            document = exchange.document(await _result(exchange, standing, result, request))
     return Response(
         completion(standing, document), headers={COMMAND_ID: str(standing.id)}, media_type="application/json"
     )
@@ -203,7 +188,7 @@ async def _pieces(exchange: _Exchange) -> AsyncGenerator[bytes, None]:
                 raise exchange.too_late()
             if not await woken(wake, min(KEEP_ALIVE_SECONDS, ends_at - clock())):
                 yield KEEP_ALIVE
-        document = await exchange.document(result.result())
+        document = exchange.document(result.result())
     yield told.end(document["output"])
 
 

@@ -116,17 +116,16 @@ def of_problem(problem: Problem, *, status: int | None = None) -> Failure:
     )
 
 
-def of_result(document: dict[str, Any], *, provider_named: bool, last_error: str | None = None) -> Failure:
+def of_result(document: dict[str, Any], *, provider_named: bool) -> Failure:
     """A command that did not succeed.
 
     Args:
         document: Its result.
         provider_named: Whether the request asked for one provider.
-        last_error: Code of the last run's error, for a result that does not say it itself.
     """
     error: dict[str, Any] = document.get("error") or {}
     code = error.get("code", ErrorCode.INTERNAL)
-    cause = (error.get("details") or {}).get("last_error", last_error)
+    cause = (error.get("details") or {}).get("last_error")
     if code in _ENDED_BY_WAITING and cause in _SAID_BY_ITS_CAUSE:
         code = cause
     status, type_, name, param = _RESULTS.get(code, (500, _SERVER, str(code), None))

@@ -153,7 +153,7 @@ class _Shell:
                         return await self.run(body, streams)
                 return await self.run(command.otherwise, streams) if command.otherwise else 0
             case _:
-                raise NotImplementedError(type(command).__name__)
+                raise TypeError(f"{type(command).__name__} is no command of a shell")
 
     async def _run_group(self, group: Group, streams: _Streams) -> int:
         if not group.subshell:

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -156,7 +157,7 @@ async def test_what_must_not_be_repeated_is_taken_over_as_interrupted(database: 
 
 
 async def never_called(_: Any) -> Outcome:
-    raise AssertionError("an interrupted command must not run again")
+    raise AssertionError("this command must not run")
 
 
 async def test_a_worker_takes_again_what_it_forgot_but_not_what_it_runs(database: Any, command: Make) -> None:
@@ -371,3 +372,19 @@ async def test_a_run_that_ends_in_a_wait_clears_its_command_of_the_crashes_befor
     after = await row(database, one)
     assert (before["crashes"], before["alone"]) == (1, 1)
     assert (after["state"], after["crashes"], after["alone"]) == ("retrying", 0, 0)
+
+
+async def test_a_command_that_was_only_put_off_until_its_deadline_tells_for_what(database: Any, command: Make) -> None:
+    holder, one = await worker(database), command()
+    [claimed], _ = await claimed_by(database, holder, [one])
+    await committed(database, failure(claimed, Deferred(ErrorCode.NO_CAPACITY, "no room", retry_after_seconds=0)))
+    [again], _ = await claimed_by(database, holder, [one])
+    again.admitted.envelope = replace(again.admitted.envelope, deadline_at=datetime.now(UTC))
+
+    finished = await runs.run(again, never_called, worker="w", max_attempts=6)
+
+    assert finished.error is not None
+    assert (finished.error.code, finished.error.details) == (
+        ErrorCode.DEADLINE_PASSED,
+        {"last_error": "no_capacity"},
+    )

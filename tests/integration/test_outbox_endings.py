@@ -222,6 +222,18 @@ async def test_an_overdue_command_expires_and_is_answered(bench: Stand, state: s
 
 
 @pytest.mark.usefixtures("outsider")
+async def test_an_overdue_command_tells_what_it_waited_for(bench: Stand) -> None:
+    id_ = await bench.command("retrying", attempt=0, deadline=LONG_AGO, accepted=2 * LONG_AGO)
+    await bench.owner.execute("update commands set error_code = 'device_offline' where id = $1", id_)
+
+    async with bench.running():
+        answer = await reply(bench)
+
+    assert answer["error"]["details"] == {"last_error": "device_offline"}
+    assert "device_offline" in answer["error"]["message"]
+
+
+@pytest.mark.usefixtures("outsider")
 @pytest.mark.parametrize(("repeatable", "status"), [(True, "expired"), (False, "indeterminate")])
 async def test_an_overdue_command_of_a_dead_worker_ends(bench: Stand, *, repeatable: bool, status: str) -> None:
     holder = await bench.worker(silent_for=timedelta(minutes=5))

@@ -35,6 +35,18 @@ on conflict do nothing;
 insert into deliveries (target_id, owner, conversation_id, publisher, command_id, position, accepted_at, not_before)
 select t.id, 'outbox-filler', 'c', 'outbox-filler', k.id, 0, now(), now() + interval '1 hour'
 from command_keys k, targets t where k.publisher = 'outbox-filler' and t.owner = 'outbox-filler';
+-- two that are due: one is refused for its address and postponed, one is abandoned because its message is gone
+insert into targets (owner, name, url, secret) values ('outbox-filler', 'outbox-refused', 'http://example.org/', 'whsec_')
+on conflict do nothing;
+insert into messages (publisher, command_id, position, owner, conversation_id, sender, text, metadata, sent_at, accepted_at)
+select 'outbox-filler', id, 0, 'outbox-filler', 'refused', 'user', 'text', '{}', now(), now()
+from command_keys where publisher = 'outbox-filler' limit 1;
+insert into deliveries (target_id, owner, conversation_id, publisher, command_id, position, accepted_at)
+select t.id, 'outbox-filler', 'refused', m.publisher, m.command_id, 0, now()
+from messages m, targets t where m.publisher = 'outbox-filler' and t.name = 'outbox-refused'
+union all
+select t.id, 'outbox-filler', 'erased', 'outbox-filler', gen_random_uuid(), 0, now()
+from targets t where t.owner = 'outbox-filler' and t.name = 'outbox-filler';
 analyze command_keys, outbox, deliveries, targets;
 -- as autovacuum does, which leaves empty partitions alone
 do $$ declare filled regclass; begin
@@ -43,6 +55,7 @@ end $$;
 """
 REST = """
 delete from deliveries where owner = 'outbox-filler';
+delete from messages where owner = 'outbox-filler';
 delete from outbox where publisher = 'outbox-filler';
 delete from commands where publisher = 'outbox-filler';
 delete from command_keys where publisher = 'outbox-filler';
@@ -71,6 +84,11 @@ class Explaining:
         """As asyncpg's pool."""
         async with self.acquire() as connection:
             return await connection.fetchval(sql, *arguments)
+
+    async def execute(self, sql: str, *arguments: Any) -> Any:
+        """As asyncpg's pool."""
+        async with self.acquire() as connection:
+            return await connection.execute(sql, *arguments)
 
     def read_whole(self) -> list[str]:
         """Lines of plans that read a big table from end to end."""
@@ -124,9 +142,17 @@ async def test_every_repeated_statement_reads_by_an_index(bench: Stand) -> None:
         hosting = group.create_task(deliveries.run())
         await asyncio.sleep(0)
         await deliveries.round()
+        await deliveries.drain(30)
         hosting.cancel()
 
-    assert len(database.plans) > 12
+    ended = await bench.owner.fetch(
+        "select state, last_error from deliveries where owner = 'outbox-filler' and tries = 1 order by conversation_id"
+    )
+    assert [tuple(row) for row in ended] == [
+        ("abandoned", "the message was erased"),
+        ("pending", "the URL must begin with https://"),
+    ]
+    assert len(database.plans) > 14
     assert database.read_whole() == []
 
 

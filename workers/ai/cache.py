@@ -13,11 +13,10 @@ from uuid import uuid4
 import orjson
 from pydantic import ValidationError
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from contracts.logs import get_logger
+from contracts.redis_client import open_redis
 from workers.ai.answer import Answer
 from workers.stopping import end
 
@@ -163,12 +162,7 @@ async def open_cache(redis_url: str, *, keep_seconds: int) -> AsyncIterator[Answ
     if not redis_url:
         yield AnswerCache(None, keep_seconds=keep_seconds)
         return
-    redis = Redis.from_url(
-        redis_url,
-        socket_timeout=_TIMEOUT_SECONDS,
-        socket_connect_timeout=_TIMEOUT_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-    )
+    redis = open_redis(redis_url, timeout_seconds=_TIMEOUT_SECONDS)
     cache = AnswerCache(redis, keep_seconds=keep_seconds)
     try:
         async with asyncio.TaskGroup() as group:

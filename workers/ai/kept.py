@@ -14,12 +14,11 @@ from urllib.parse import quote
 import orjson
 from pydantic import ValidationError
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from contracts.ai import AiSend
 from contracts.logs import get_logger
+from contracts.redis_client import open_redis
 from workers.ai.answer import Answer, Asked
 from workers.handler import Command
 from workers.stopping import end
@@ -119,13 +118,7 @@ async def open_kept_answers(redis_url: str) -> AsyncIterator[KeptAnswers]:
         yield KeptAnswers(None)
         return
     async with (
-        Redis.from_url(
-            redis_url,
-            socket_timeout=_TIMEOUT_SECONDS,
-            socket_connect_timeout=_TIMEOUT_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-            max_connections=1,
-        ) as redis,
+        open_redis(redis_url, timeout_seconds=_TIMEOUT_SECONDS, max_connections=1) as redis,
         asyncio.TaskGroup() as group,
     ):
         kept = KeptAnswers(redis)

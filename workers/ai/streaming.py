@@ -12,11 +12,10 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from contracts.logs import get_logger
+from contracts.redis_client import open_redis
 from contracts.tokens import END, KEEP_SECONDS, MAX_ENTRIES, RUN, TEXT, stream_key
 
 _FLUSH_SECONDS = 0.02
@@ -248,13 +247,7 @@ async def open_token_streams(redis_url: str) -> AsyncIterator[TokenStreams]:
     if not redis_url:
         yield TokenStreams(None)
         return
-    redis = Redis.from_url(
-        redis_url,
-        socket_timeout=_TIMEOUT_SECONDS,
-        socket_connect_timeout=_TIMEOUT_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-        max_connections=1,
-    )
+    redis = open_redis(redis_url, timeout_seconds=_TIMEOUT_SECONDS, max_connections=1)
     streams = TokenStreams(redis)
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -45,7 +45,7 @@ def plan(action: object) -> Plan:
     Args:
         action: One of `contracts.android_actions` that takes one command line.
     """
-    raise NotImplementedError(type(action).__name__)
+    raise TypeError(f"{type(action).__name__} is not carried out by one command line")
 
 
 @plan.register

@@ -15,7 +15,7 @@ from aio_pika.abc import AbstractQueue
 from contracts.broker import declare
 from contracts.logs import get_logger
 from contracts.topology import COMMANDS, device_key, device_queue, device_topology
-from workers.outbox.connection import JobConnection
+from workers.connections import Connection
 from workers.outbox.guard import NOTE_LOSSES
 
 _ROUND_SECONDS = 30.0
@@ -40,7 +40,7 @@ class DeviceQueues:
     def __init__(self, url: str, database: Any, *, queue_max_length: int) -> None:
         self._database = database
         self._queue_max_length = queue_max_length
-        self._connection = JobConnection(url, name="ish device queues")
+        self._connection = Connection(url, name="ish device queues", purpose="repair")
         self._declared: dict[str, str] = {}
         """Transport by serial, of phones whose queue is there."""
         self._removed: set[str] = set()

@@ -15,12 +15,12 @@ _ABANDONED_AFTER = timedelta(seconds=60)
 
 # `skip locked`: this never waits for a worker's batch, and so never deadlocks with one
 _OVERDUE = """
-select publisher, id from commands
+select publisher, id, error_code from commands
 where state in ('queued', 'retrying') and deadline_at < clock_timestamp()
 order by deadline_at limit $1 for update skip locked
 """
 _ABANDONED = """
-select c.publisher, c.id, c.repeatable from commands c
+select c.publisher, c.id, c.repeatable, c.error_code from commands c
 where c.state = 'running' and c.deadline_at < clock_timestamp() - $2::interval and not exists (
   select from workers x where x.incarnation = c.holder and x.heartbeat_at > clock_timestamp() - $3::interval
 )
@@ -55,7 +55,7 @@ class Expire:
                 overdue = await connection.fetch(_OVERDUE, _BATCH)
                 tokens = await _end(
                     connection,
-                    [(row, State.EXPIRED, Expired(ErrorCode.DEADLINE_PASSED, _NOT_RUN)) for row in overdue],
+                    [(row, State.EXPIRED, _too_late(row)) for row in overdue],
                     from_state=(State.QUEUED, State.RETRYING),
                 )
             async with connection.transaction():
@@ -71,9 +71,18 @@ _NOT_RUN = "its deadline passed before it was finished"
 _UNKNOWN = "its worker died in the middle of an effect that must not be repeated, and its deadline has passed"
 
 
+def _too_late(row: Any) -> Expired:
+    """What it waited for is told with it: a phone that is away, a provider that has no room."""
+    last_error = row["error_code"]
+    if last_error is None:
+        return Expired(ErrorCode.DEADLINE_PASSED, _NOT_RUN)
+    sentence = f"{_NOT_RUN}; the last error was {last_error}"
+    return Expired(ErrorCode.DEADLINE_PASSED, sentence, details={"last_error": last_error})
+
+
 def _verdict(row: Any) -> tuple[State, CommandError]:
     if row["repeatable"]:
-        return State.EXPIRED, Expired(ErrorCode.DEADLINE_PASSED, _NOT_RUN)
+        return State.EXPIRED, _too_late(row)
     return State.INDETERMINATE, Indeterminate(ErrorCode.INDETERMINATE, _UNKNOWN)
 
 

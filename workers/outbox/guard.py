@@ -15,7 +15,7 @@ from aio_pika.abc import AbstractConnection
 from contracts.broker import declare
 from contracts.logs import get_logger
 from contracts.topology import DEAD, UNROUTED, WORK_QUEUES, topology
-from workers.outbox.connection import JobConnection
+from workers.connections import Connection
 
 _ROUND_SECONDS = 30.0
 _FRESH_SECONDS = 1.0
@@ -45,7 +45,7 @@ class Guard:
         self._database = database
         self._wanted = topology(queue_max_length)
         self._on_silence = on_silence
-        self._connection = JobConnection(url, name="ish guard")
+        self._connection = Connection(url, name="ish guard", purpose="repair")
         self._restored_at = 0.0
         self._restoring = asyncio.Lock()
         self._silent = dict.fromkeys((DEAD, UNROUTED), 0)
