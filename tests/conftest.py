@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ops.stack.session import Session, session
+from tests.forked import warm_up
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +22,7 @@ def services() -> Iterator[Session]:
 @contextmanager
 def own_services() -> Iterator[Session]:
     """Start services in a folder of their own, and remove both at the end."""
+    warm_up()
     # not pytest's own temporary folder: PostgreSQL runs as another user under root, and may not enter that
     folder = Path(tempfile.mkdtemp(prefix="ish-tests-"))
     folder.chmod(0o711)

@@ -51,6 +51,9 @@ class Pool:
     queue: str
     kinds: frozenset[str]
     prefetch: int
+    """Deliveries held."""
+    places: int | None = None
+    """Runs at once, where fewer than are held: others are claimed or committed meanwhile. None means all that are held."""
     at_once: bool = False
     """Its handler does no I/O: claim, effect and result are one transaction."""
 
@@ -98,6 +101,7 @@ class Consumer:
         self._finished: list[Finished] = []
         self._some_finished = asyncio.Event()
         self._landed = asyncio.Event()
+        self._places = asyncio.Semaphore(pool.places or pool.prefetch)
         self._in_flight_gauge = IN_FLIGHT.labels(pool.name)
 
     def in_flight(self) -> Collection[tuple[str, UUID, int]]:
@@ -198,13 +202,14 @@ class Consumer:
         return claimed, [other.admitted for other in left if other.verdict is Verdict.SUSPECT]
 
     async def _fly(self, claimed: Claimed, *, alone: int = 0) -> None:
-        finished = await runs.run(
-            claimed,
-            self._handler,
-            worker=self._registration.name,
-            max_attempts=self._settings.max_attempts,
-            alone=alone,
-        )
+        async with self._places:
+            finished = await runs.run(
+                claimed,
+                self._handler,
+                worker=self._registration.name,
+                max_attempts=self._settings.max_attempts,
+                alone=alone,
+            )
         self._kill.reach("after_effect", in_flight=self._intake.unacked())
         self._finished.append(finished)
         self._some_finished.set()

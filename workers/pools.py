@@ -24,6 +24,10 @@ from workers.registry import Registration
 from workers.relay import relay
 from workers.stopping import end
 
+_CALLS_PER_SPARE = 5
+"""One more command is held for so many calls, so that a place at a provider is not empty while an answer is committed
+and the next command fetched and claimed. More would keep from other workers what this one cannot begin."""
+
 
 class NothingToConsume(Exception):
     """There was no live consumer for too long: better start over than look alive."""
@@ -104,8 +108,11 @@ def _ai_pools(settings: Settings) -> list[Pool]:
     """Two queues and two prefetches: however much batch work waits, interactive work finds its own places free."""
     kinds = frozenset({KIND_AI})
     return [
-        Pool("ai", topology.AI, kinds, settings.ai_prefetch),
-        Pool("ai batch", topology.AI_BATCH, kinds, settings.ai_batch_prefetch),
+        Pool(name, queue, kinds, prefetch=calls + calls // _CALLS_PER_SPARE, places=calls)
+        for name, queue, calls in (
+            ("ai", topology.AI, settings.ai_prefetch),
+            ("ai batch", topology.AI_BATCH, settings.ai_batch_prefetch),
+        )
     ]
 
 

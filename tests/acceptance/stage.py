@@ -20,6 +20,7 @@ from ops.stack.child import Child, Spec, environment
 from ops.stack.layout import PHONE_HOST
 from ops.stack.session import Fault, Session
 from tests.acceptance.records import POLL_SECONDS, Queues, Records, until
+from tests.forked import Forked
 from workers.android.adb import AdbServer
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +111,7 @@ class Stage:
             ready=lambda: True,
             folder=ROOT,
         )
-        child = Child(spec)
+        child = Forked(spec)
         child.spawn()
         self._children.append(child)
         return child

@@ -21,9 +21,15 @@ async def test_hung_phones_time_out_and_the_others_go_on(stage: Stage, demo: Out
             await fleet.change(serial, answer=answer)
 
         # the first may be sent to its phone; when the last one's turn comes, the phone may be known to answer nothing
-        doomed = [await publish(demo, serial, LIMIT_SECONDS) for _ in range(3) for serial in hung]
-        late = [await publish(demo, serial, 60) for serial in hung]
-        ids = [await publish(demo, serial, LIMIT_SECONDS) for _ in range(BUSY) for serial in others]
+        doomed = [
+            await publish(demo, serial, "getprop", timeout_seconds=LIMIT_SECONDS) for _ in range(3) for serial in hung
+        ]
+        late = [await publish(demo, serial, "getprop", timeout_seconds=60) for serial in hung]
+        ids = [
+            await publish(demo, serial, "getprop", timeout_seconds=LIMIT_SECONDS)
+            for _ in range(BUSY)
+            for serial in others
+        ]
         await until("the other phones answer", lambda: demo.answered(ids), seconds=45)
         await until("the time of those for hung phones is over", lambda: demo.answered(doomed))
 
@@ -42,8 +48,8 @@ async def test_hung_phones_time_out_and_the_others_go_on(stage: Stage, demo: Out
             assert 0.9 * LIMIT_SECONDS <= attempt["duration_seconds"] < 5 * LIMIT_SECONDS
 
 
-async def publish(demo: Outsider, serial: str, timeout_seconds: float) -> str:
-    body = {"action": "getprop", "device": serial, "timeout_seconds": timeout_seconds}
+async def publish(demo: Outsider, serial: str, action: str, **parameters: float) -> str:
+    body = {"action": action, "device": serial, **parameters}
     return await demo.publish(demo.command("android.execute.v1", body), key=f"android.execute.{serial}")
 
 
@@ -55,11 +61,10 @@ async def test_what_may_have_happened_on_a_hung_phone_is_never_repeated(stage: S
         await until("the phone is consumed", lambda: all_consumed(stage, fleet.serials))
         await fleet.change(serial, answer="lost")
 
-        taps = [{"action": "tap", "x": number, "y": 7, "timeout_seconds": LIMIT_SECONDS} for number in range(3)]
-        first = await demo.publish(demo.command("android.execute.v1", taps[0]))
+        first = await publish(demo, serial, "tap", x=0, y=7)
         await until("it is answered", lambda: demo.answered([first]))
         await fleet.change(serial, answer="normal")
-        rest = await demo.publish_all([demo.command("android.execute.v1", tap) for tap in taps[1:]])
+        rest = [await publish(demo, serial, "tap", x=number, y=7) for number in (1, 2)]
         await until("the rest are answered", lambda: demo.answered(rest))
 
         assert demo.reply(first)["status"] == "indeterminate"

@@ -1,7 +1,7 @@
 """A worker process as far as routing, limits and calls go: it has no queue, and waits by itself as long as the broker would.
 
-`python ai_fleet_worker.py PROVIDERS_FILE WINDOW_SECONDS PLACES FIRST LAST`: asks the commands FIRST to LAST, PLACES at a
-time, prints `ready` before the first and `done N` after the last. `ISH_REDIS_URL` says where the fleet's state is.
+Its arguments are `PROVIDERS_FILE WINDOW_SECONDS PLACES FIRST LAST`: it asks the commands FIRST to LAST, PLACES at a time,
+prints `ready` before the first and `done N` after the last. `ISH_REDIS_URL` says where the fleet's state is.
 """
 
 import asyncio
@@ -74,6 +74,7 @@ async def run(redis_url: str, providers_file: str, window_seconds: float, places
             for number in commands:
                 group.create_task(finish(f"c{number}"))
     sys.stdout.write(f"done {len(commands)}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,8 @@
 """Real gateway processes for tests, and the acts of a worker that they wait for, done by hand as the worker's role."""
 
 import asyncio
-import os
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,7 +22,9 @@ from contracts.ledger import ENVELOPE_COLUMNS, envelope_of
 from contracts.publisher import Publisher
 from contracts.results import State, encode_result, result_messages
 from contracts.topology import WORK_QUEUES
+from ops.stack.child import Child, Spec, environment
 from ops.stack.session import Fault, Session
+from tests.forked import Forked
 
 DEADLINE_SECONDS = 30.0
 RELAY = {"sender": "user", "message": "hello", "timestamp": "2026-01-01T00:00:00Z"}
@@ -33,43 +33,51 @@ RELAY = {"sender": "user", "message": "hello", "timestamp": "2026-01-01T00:00:00
 class GatewayProcess:
     """One `python -m gateway`."""
 
-    def __init__(self, process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    def __init__(self, process: Child, url: str) -> None:
         self.process = process
         self.url = url
-        self.log = log
 
     def client(self, key: str, **options: Any) -> httpx.AsyncClient:
         return httpx.AsyncClient(
             base_url=self.url, headers={"X-API-Key": key}, timeout=DEADLINE_SECONDS, trust_env=False, **options
         )
 
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(DEADLINE_SECONDS)
+    @property
+    def log(self) -> Path:
+        """What it says."""
+        return self.process.spec.log_file
+
+    def stop(self) -> int | None:
+        """Ask it to end; returns its exit status, None when it does not end."""
+        self.process.send(signal.SIGTERM)
+        return self.ended()
+
+    def ended(self) -> int | None:
+        """Its exit status, waited for; None when it does not end."""
+        self.process.wait(DEADLINE_SECONDS)
+        return self.process.exit_status
 
 
 @contextmanager
 def gateway_process(services: Session, *, expect: str = "ready", **settings: str) -> Iterator[GatewayProcess]:
     port = free_port()
-    environment = {
-        "PATH": os.environ["PATH"],
-        **services.environment("gateway"),
-        "ISH_GATEWAY_PORT": str(port),
-        **settings,
-    }
     with tempfile.NamedTemporaryFile(prefix="ish-gateway-", suffix=".log") as log:
-        process = subprocess.Popen([sys.executable, "-m", "gateway"], env=environment, stderr=log, stdout=log)
-        running = GatewayProcess(process, f"http://127.0.0.1:{port}", Path(log.name))
+        spec = Spec(
+            name="gateway",
+            argv=(sys.executable, "-m", "gateway"),
+            environment=environment({**services.environment("gateway"), "ISH_GATEWAY_PORT": str(port), **settings}),
+            log_file=Path(log.name),
+            ready=lambda: True,
+        )
+        process = Forked(spec)
+        process.spawn()
+        running = GatewayProcess(process, f"http://127.0.0.1:{port}")
         try:
             wait_ready(running, expect)
             yield running
+            process.stop()
         finally:
-            process.terminate()
-            try:
-                process.wait(DEADLINE_SECONDS)
-            finally:
-                process.kill()
-                process.wait()
+            process.kill()
 
 
 def wait_ready(gateway: GatewayProcess, status: str = "ready") -> None:
@@ -83,7 +91,7 @@ def wait_ready(gateway: GatewayProcess, status: str = "ready") -> None:
         except httpx.HTTPError as error:
             answer = repr(error)
         time.sleep(0.05)
-    raise AssertionError(f"not {status}: {answer}\n{gateway.log.read_text()}")
+    raise AssertionError(f"not {status}: {answer}\n{gateway.process.last_words('gateway')}")
 
 
 def free_port() -> int:

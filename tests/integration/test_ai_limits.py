@@ -2,9 +2,8 @@
 
 import asyncio
 import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,9 @@ from redis.asyncio import Redis
 from ops.scripted_provider.ledger import Ledger
 from ops.scripted_provider.scripts import Script, Scripts
 from ops.scripted_provider.server import running
+from ops.stack.child import Child, Spec, environment
 from ops.stack.session import Session
-
-WORKER = Path(__file__).parent / "ai_fleet_worker.py"
-ROOT = Path(__file__).parents[2]
+from tests.forked import Forked
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +47,26 @@ class Stand:
     def script(self, *steps: dict[str, Any], **rest: Any) -> None:
         self.scripts.add(Script.model_validate({"steps": list(steps), **rest}))
 
-    async def workers(
-        self, count: int, *, commands: int, places: int = 50, window_seconds: float = 60
-    ) -> list[Process]:
+    def workers(self, count: int, *, commands: int, places: int = 50, window_seconds: float = 60) -> list[Child]:
         """Start workers that share the commands."""
         each = commands // count
         assert each * count == commands
-        return [
-            await self.stack.enter_async_context(
-                _worker(
-                    str(self.folder / "providers.toml"),
-                    str(window_seconds),
-                    str(places),
-                    str(place * each),
-                    str((place + 1) * each - 1),
-                    redis_url=self.redis_url,
-                )
-            )
-            for place in range(count)
-        ]
+        shares = [(place * each, (place + 1) * each - 1) for place in range(count)]
+        return [self._worker(window_seconds, places, *share) for share in shares]
+
+    def _worker(self, *arguments: float) -> Child:
+        words = (str(self.folder / "providers.toml"), *map(str, arguments))
+        spec = Spec(
+            name="worker",
+            argv=(sys.executable, "-m", "tests.integration.ai_fleet_worker", *words),
+            environment=environment({"ISH_REDIS_URL": self.redis_url}),
+            log_file=self.folder / f"worker-{uuid4()}.log",
+            ready=lambda: True,
+        )
+        worker = Forked(spec)
+        worker.spawn()
+        self.stack.callback(worker.kill)
+        return worker
 
     def calls(self) -> list[dict[str, Any]]:
         """Each call with when it began, and when and how it ended."""
@@ -85,27 +84,12 @@ class Stand:
                 await asyncio.sleep(0.02)
 
 
-@asynccontextmanager
-async def _worker(*arguments: str, redis_url: str) -> AsyncIterator[Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(WORKER),
-        *arguments,
-        stdout=PIPE,
-        env={"PYTHONPATH": str(ROOT), "ISH_REDIS_URL": redis_url},
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def finished(workers: Sequence[Process]) -> None:
+async def finished(workers: Sequence[Child]) -> None:
+    """Wait until they have done all their commands."""
     for worker in workers:
-        output, _ = await worker.communicate()
-        assert b"\ndone " in output
+        while worker.running:  # noqa: ASYNC110  # nothing tells of a process's end
+            await asyncio.sleep(0.02)
+        assert "\ndone " in worker.spec.log_file.read_text(encoding="utf-8"), worker.last_words("a worker ended")
 
 
 @pytest.fixture
@@ -145,7 +129,7 @@ async def _three_at_once(stand: Stand, *, commands: int) -> float:
     stand.providers("max_in_flight = 3")
     stand.script(latency_seconds=0.5)
 
-    await finished(await stand.workers(10, commands=commands))
+    await finished(stand.workers(10, commands=commands))
 
     calls = stand.calls()
     assert len(calls) == commands
@@ -167,9 +151,9 @@ async def test_ten_workers_use_95_percent_of_three_calls_at_once(stand: Stand) -
 async def test_killed_workers_leak_no_place(stand: Stand) -> None:
     stand.providers("max_in_flight = 3")
     stand.script({"fault": "stall_before_headers", "times": 3})
-    doomed = await stand.workers(1, commands=6)
+    doomed = stand.workers(1, commands=6)
     await stand.until_called(3)
-    others = await stand.workers(2, commands=20)
+    others = stand.workers(2, commands=20)
 
     doomed[0].kill()
     await finished(others)
@@ -179,14 +163,14 @@ async def test_killed_workers_leak_no_place(stand: Stand) -> None:
     assert sum(call["event"] == "ok" for call in calls) == 20
     # and with nobody else there all three places are free
     stand.script(latency_seconds=0.5)
-    await finished(await stand.workers(1, commands=12))
+    await finished(stand.workers(1, commands=12))
     assert busy_share(stand.calls()[-12:], 3) > 0.6
 
 
 async def _requests(stand: Stand, *, limit: int, commands: int, window_seconds: float) -> None:
     stand.providers(f"requests_per_minute = {limit}")
 
-    await finished(await stand.workers(4, commands=commands, window_seconds=window_seconds))
+    await finished(stand.workers(4, commands=commands, window_seconds=window_seconds))
 
     began = [call["began"] for call in stand.calls()]
     assert len(began) == commands
@@ -211,7 +195,7 @@ async def test_two_limits_hold_at_once(stand: Stand) -> None:
     stand.providers("requests_per_minute = 10\nmax_in_flight = 2")
     stand.script(latency_seconds=0.1)
 
-    await finished(await stand.workers(3, commands=30, window_seconds=3))
+    await finished(stand.workers(3, commands=30, window_seconds=3))
 
     assert most_in_any_window([call["began"] for call in stand.calls()], 3) <= 10
     assert stand.ledger.counts()["peak_in_flight"] <= 2
@@ -222,7 +206,7 @@ async def test_a_dead_primary_is_asked_once_in_each_pause_by_all_workers_togethe
     stand.script({"status": 503}, match={"model": "model-0"}, repeat=True)
     stand.script(latency_seconds=0.05, match={"model": "model-1"})
 
-    await finished(await stand.workers(4, commands=400, places=2))
+    await finished(stand.workers(4, commands=400, places=2))
 
     calls = stand.calls()
     primary = [call["began"] for call in calls if call["model"] == "model-0"]
@@ -238,7 +222,7 @@ async def test_a_dead_primary_is_asked_once_in_each_pause_by_all_workers_togethe
 async def test_an_outage_of_every_provider_parks_all_commands_and_drains_them_with_a_slow_start(stand: Stand) -> None:
     stand.providers("", "")
     stand.script({"status": 503}, repeat=True, name="outage")
-    workers = await stand.workers(4, commands=120, places=5)
+    workers = stand.workers(4, commands=120, places=5)
     await stand.until_called(6)
     await asyncio.sleep(5)  # the length of the outage
     during = stand.ledger.counts()["calls"]
@@ -258,7 +242,7 @@ async def test_an_outage_of_every_provider_parks_all_commands_and_drains_them_wi
 async def test_redis_that_lost_its_memory_is_told_what_is_held(stand: Stand) -> None:
     stand.providers("max_in_flight = 3")
     stand.script(latency_seconds=8)
-    first = await stand.workers(1, commands=3)
+    first = stand.workers(1, commands=3)
     await stand.until_called(3)
 
     async with Redis.from_url(stand.redis_url) as redis:
@@ -266,7 +250,7 @@ async def test_redis_that_lost_its_memory_is_told_what_is_held(stand: Stand) -> 
         async with asyncio.timeout(60):
             while not await redis.keys("*leases"):  # noqa: ASYNC110  # the condition is in Redis
                 await asyncio.sleep(0.05)
-    await finished([*first, *await stand.workers(1, commands=3)])
+    await finished([*first, *stand.workers(1, commands=3)])
 
     assert stand.ledger.counts()["peak_in_flight"] == 3
 
@@ -276,7 +260,7 @@ async def test_without_redis_each_worker_keeps_within_the_limits_and_all_command
 ) -> None:
     stand.providers("max_in_flight = 3")
     stand.script(latency_seconds=0.2)
-    workers = await stand.workers(2, commands=80)
+    workers = stand.workers(2, commands=80)
     await stand.until_called(10)
 
     services.redis.stop()

@@ -12,7 +12,6 @@ from ops import keys
 from ops.stack.session import Session
 from tests.integration.chat_client import ASK, CHAT, ChatStream, fail, only_command
 from tests.integration.gateway_process import (
-    DEADLINE_SECONDS,
     GatewayProcess,
     frozen,
     gateway_process,
@@ -83,10 +82,10 @@ async def test_stopping_gateway_ends_streams_and_waits_with_an_error_that_names_
             writer.begin("a")
             writer.write("Hello")
             await stream.reaches("Hello")
-            gateway.process.send_signal(signal.SIGTERM)
+            gateway.process.send(signal.SIGTERM)
             last, answer = await stream.ended(), await waiting
-            code = await asyncio.to_thread(gateway.process.wait, DEADLINE_SECONDS)
-        log = gateway.log.read_text()
+            code = await asyncio.to_thread(gateway.ended)
+        log = gateway.log.read_text(encoding="utf-8")
 
     assert (code, "Traceback" in log) == (0, False)
     assert last["error"]["code"] == "gateway_stopping"
