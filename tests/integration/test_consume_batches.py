@@ -230,3 +230,30 @@ async def test_a_deferred_command_comes_again_and_spends_no_attempt(services: Se
         {"attempt": 1, "outcome": "retrying", "target": "scripted/steady", "details": '{"calls": []}'},
         {"attempt": 2, "outcome": "succeeded", "target": None, "details": None},
     ]
+
+
+async def test_what_is_held_beyond_the_places_is_claimed_and_not_run_before_its_turn(
+    services: Session, publisher: Publisher
+) -> None:
+    at_once: list[int] = [0]
+    released = asyncio.Event()
+
+    async def speak(_: Command[Any]) -> Outcome:
+        at_once.append(at_once[-1] + 1)
+        await released.wait()
+        at_once.append(at_once[-1] - 1)
+        return said("fine")
+
+    name, ids = await published(publisher, POOLS["claimed first"], 12)
+    async with consuming(services, Pool("ai", AI, frozenset({KIND_AI}), prefetch=6, places=4), speak) as consumer:
+
+        async def all_claimed() -> bool:
+            return len(consumer.in_flight()) == 6
+
+        await until(all_claimed)
+        await asyncio.sleep(0.2)  # in which a fifth would have begun
+        assert at_once[-1] == 4
+        released.set()
+        await all_ended(services, name, len(ids))
+
+    assert max(at_once) == 4
