@@ -227,7 +227,7 @@ async def stand(services: Session) -> AsyncIterator[Stand]:
     """Open a stand."""
     database = await open_pool(services.postgres_url("ish_outbox"), size=4, name="test outbox")
     owner = await open_pool(services.postgres_url("ish_owner"), size=4, name="test owner")
-    publisher = Publisher(services.amqp_url("outbox"), name="test outbox", timeout_seconds=5)
+    publisher = Publisher(services.amqp_url("outbox"), name="test outbox", timeout_seconds=30)
     async with asyncio.TaskGroup() as group:
         keeping_open = group.create_task(publisher.run())
 

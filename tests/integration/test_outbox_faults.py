@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,6 +17,8 @@ from contracts.topology import DEAD, RELAY, UNROUTED
 from ops.management import Management
 from ops.stack.session import Session
 from tests.integration.outbox_stand import RELAY_BODY, Stand, stand, until
+from workers.outbox.rounds import repeat
+from workers.outbox.subscription import Subscription
 
 
 @pytest.fixture
@@ -78,6 +80,57 @@ async def test_an_outbox_worker_starts_while_everything_is_away_and_serves_when_
         await asyncio.to_thread(bench.services.broker.start)
 
         await until("the reply is there", lambda: _take(bench, bench.reply_to), seconds=120)
+
+
+@pytest.mark.parametrize(("ready", "consumers"), [(0, 0), (7, 1)], ids=["nobody consumes", "a deaf consumer"])
+async def test_a_subscription_that_gets_nothing_starts_over(bench: Stand, ready: int, consumers: int) -> None:
+    async with _subscription(bench, asyncio.Event()) as subscription:
+        for _ in range(4):
+            subscription.looked_at(ready=ready, consumers=consumers)
+        subscription.looked_at(ready=0, consumers=1)  # all is well again
+        for _ in range(4):
+            subscription.looked_at(ready=ready, consumers=consumers)
+        assert subscription.starts == 1
+
+        subscription.looked_at(ready=ready, consumers=consumers)
+
+        await until("it starts over", lambda: _is(subscription.starts == 2))
+
+
+async def test_a_subscription_with_its_hands_full_is_left_alone(bench: Stand) -> None:
+    release = asyncio.Event()
+    async with _subscription(bench, release) as subscription:
+        await publish_to_dead(bench)
+        await until("it has what it can hold", lambda: _is(subscription.held == 1))
+        for _ in range(20):
+            subscription.looked_at(ready=7, consumers=1)
+        await asyncio.sleep(0.2)  # in which it would have started over
+        assert subscription.starts == 1
+        release.set()
+        await until("the queue is empty", lambda: _is_empty(bench, DEAD))
+
+
+@asynccontextmanager
+async def _subscription(bench: Stand, release: asyncio.Event) -> AsyncIterator[Subscription]:
+    """One message at a time, each kept until released."""
+
+    async def handle(_: object) -> bool:
+        await release.wait()
+        return True
+
+    subscription = Subscription(bench.services.amqp_url("outbox"), DEAD, prefetch=1, handle=handle)
+    task = asyncio.ensure_future(repeat("test", subscription.round, every_seconds=0.1))
+    try:
+        await until("it consumes", lambda: _is(subscription.starts == 1))
+        yield subscription
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _is(what: bool) -> bool:  # noqa: FBT001  # a condition
+    return what
 
 
 async def test_a_worker_is_registered_while_it_runs_and_says_that_it_stops(bench: Stand) -> None:

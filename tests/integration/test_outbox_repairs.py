@@ -35,9 +35,7 @@ async def bench(services: Session) -> AsyncIterator[Stand]:
 
 @pytest.fixture
 async def guard(bench: Stand) -> AsyncIterator[Guard]:
-    one = Guard(
-        bench.services.amqp_url("outbox"), bench.database, queue_max_length=2_000_000, on_silence=lambda _: None
-    )
+    one = Guard(bench.services.amqp_url("outbox"), bench.database, queue_max_length=2_000_000, on_look=lambda *_: None)
     yield one
     await one.close()
 
@@ -145,7 +143,7 @@ async def test_a_queue_that_is_deleted_twice_in_a_row_brings_back_both_times_com
 async def test_a_missing_queue_is_noted_once_however_many_outbox_workers_see_it(bench: Stand) -> None:
     await bench.delete(RELAY)
     guards = [
-        Guard(bench.services.amqp_url("outbox"), bench.database, queue_max_length=2_000_000, on_silence=lambda _: None)
+        Guard(bench.services.amqp_url("outbox"), bench.database, queue_max_length=2_000_000, on_look=lambda *_: None)
         for _ in range(3)
     ]
 

@@ -19,7 +19,6 @@ from workers.connections import Connection
 
 _ROUND_SECONDS = 30.0
 _FRESH_SECONDS = 1.0
-_SILENT_ROUNDS = 5
 
 NOTE_LOSSES = """
 with again as (
@@ -38,17 +37,18 @@ class Guard:
         url: AMQP URL of this process's user, which may configure `ish.*`.
         database: asyncpg pool.
         queue_max_length: See `contracts.topology.topology`.
-        on_silence: Called with the name of a side queue that has had no consumer for several rounds.
+        on_look: Called with the name of each queue, the messages that wait in it and its consumers.
     """
 
-    def __init__(self, url: str, database: Any, *, queue_max_length: int, on_silence: Callable[[str], None]) -> None:
+    def __init__(
+        self, url: str, database: Any, *, queue_max_length: int, on_look: Callable[[str, int, int], None]
+    ) -> None:
         self._database = database
         self._wanted = topology(queue_max_length)
-        self._on_silence = on_silence
+        self._on_look = on_look
         self._connection = Connection(url, name="ish guard", purpose="repair")
         self._restored_at = 0.0
         self._restoring = asyncio.Lock()
-        self._silent = dict.fromkeys((DEAD, UNROUTED), 0)
         self._ready: dict[str, int] = {}
         self._log = get_logger(job="guard")
 
@@ -76,10 +76,6 @@ class Guard:
             self._ready = {}
             await self._connection.close()
             raise
-        for queue, rounds in self._silent.items():
-            if rounds >= _SILENT_ROUNDS:
-                self._silent[queue] = 0
-                self._on_silence(queue)
         return False
 
     async def restore(self) -> None:
@@ -112,9 +108,7 @@ class Guard:
                 channel = await connection.channel()
                 continue
             ready[queue.name] = found.declaration_result.message_count or 0
-            if queue.name in self._silent:
-                silent = not found.declaration_result.consumer_count
-                self._silent[queue.name] = self._silent[queue.name] + 1 if silent else 0
+            self._on_look(queue.name, ready[queue.name], found.declaration_result.consumer_count or 0)
         await channel.close()
         self._ready = ready
         return missing

@@ -78,7 +78,7 @@ class _Worker:
             give_up_seconds=settings.outbox_give_up_seconds,
         )
         self._guard = Guard(
-            settings.amqp_url, database, queue_max_length=settings.queue_max_length, on_silence=self._renew
+            settings.amqp_url, database, queue_max_length=settings.queue_max_length, on_look=self._looked_at
         )
         self._device_queues = DeviceQueues(settings.amqp_url, database, queue_max_length=settings.queue_max_length)
         burial = Burial(
@@ -146,7 +146,7 @@ class _Worker:
     async def _answer(self, ended: Ended) -> None:
         await self._resend.send_now([ended.token])
 
-    def _renew(self, queue: str) -> None:
+    def _looked_at(self, queue: str, ready: int, consumers: int) -> None:
         for subscription in self._subscriptions:
             if subscription.queue == queue:
-                subscription.renew()
+                subscription.looked_at(ready=ready, consumers=consumers)

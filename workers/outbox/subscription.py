@@ -3,7 +3,8 @@
 These two are quiet, so FastStream's convenience costs nothing. Acks are ours alone, a message is handed over as it came,
 and nothing is ever answered to its `reply_to`. The queue is found, not declared: `guard` declares what is missing.
 Found by trial with faststream 0.7.8 and aio-pika 10.2.1: the subscription comes back by itself after a killed broker, a
-closed connection and a deleted queue. Should it ever not, `guard` sees a queue without consumers and asks for a fresh one.
+closed connection and a deleted queue. Should it ever not, `guard` sees a queue without consumers, or one whose messages
+nobody gets, and it starts over.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from contracts.metrics import CONSUMER_ALIVE, RECONNECTS
 _START_SECONDS = 20.0
 _GRACE_SECONDS = 3.0
 _HANDLE_RETRY_SECONDS = 5.0
+_SILENT_LOOKS = 5
 
 Handle = Callable[[AbstractIncomingMessage], Awaitable[bool]]
 """Deals with one message; False leaves it to be tried again. What it raises is logged, and it is tried again."""
@@ -45,12 +47,26 @@ class Subscription:
         self._handle = handle
         self._renew = asyncio.Event()
         self._closing = asyncio.Event()
-        self._starts = 0
+        self.starts = 0
+        """How often it began."""
+        self.held = 0
+        """Messages being dealt with."""
+        self._received = self._heard = self._silent_looks = 0
         self._log = get_logger(queue=queue)
 
-    def renew(self) -> None:
-        """Start over: the broker says that nobody consumes."""
-        self._renew.set()
+    def looked_at(self, *, ready: int, consumers: int) -> None:
+        """Hear what the broker says of the queue; starts over when that says, look after look, that nothing gets here.
+
+        Args:
+            ready: Messages waiting. A consumer that outlived a deleted queue may be deaf: they wait, and there is room here.
+            consumers: How many the queue has, in any process.
+        """
+        deaf = ready > 0 and self._received == self._heard and self.held < self._prefetch
+        self._silent_looks = self._silent_looks + 1 if deaf or not consumers else 0
+        self._heard = self._received
+        if self._silent_looks >= _SILENT_LOOKS:
+            self._silent_looks = 0
+            self._renew.set()
 
     async def round(self) -> bool:
         """Consume until asked to renew, or until cancelled.
@@ -74,13 +90,13 @@ class Subscription:
         try:
             async with asyncio.timeout(_START_SECONDS):
                 await broker.start()
-            self._starts += 1
-            if self._starts > 1:
+            self.starts += 1
+            if self.starts > 1:
                 RECONNECTS.labels("subscription").inc()
             CONSUMER_ALIVE.labels(self.queue).set(1)
             self._log.info("consumer_started")
             await self._renew.wait()
-            self._log.warning("consumer_lost", error="the queue has no consumer")
+            self._log.warning("consumer_lost", error="nothing is delivered")
         finally:
             self._closing.set()
             CONSUMER_ALIVE.labels(self.queue).set(0)
@@ -90,7 +106,14 @@ class Subscription:
         return True
 
     async def _receive(self, message: RabbitMessage) -> None:
-        raw: Any = message.raw_message
+        self._received += 1
+        self.held += 1
+        try:
+            await self._settle(message.raw_message)
+        finally:
+            self.held -= 1
+
+    async def _settle(self, raw: Any) -> None:
         # a channel that is gone has given the message back: somebody else has it by now
         while not (raw.channel.is_closed or self._closing.is_set()):
             try:
