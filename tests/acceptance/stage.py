@@ -101,8 +101,15 @@ class Stage:
             role: Whose addresses it gets; None gives it none.
             settings: More settings.
         """
+        return self._started(Forked(self._spec(name, argv, role, settings)))
+
+    def start_anew(self, name: str, *argv: str, **settings: str) -> Child:
+        """The same by exec instead of by fork, for settings that the dynamic loader reads."""
+        return self._started(Child(self._spec(name, argv, None, settings)))
+
+    def _spec(self, name: str, argv: tuple[str, ...], role: str | None, settings: dict[str, str]) -> Spec:
         addresses = {} if role is None else self.services.environment(role) | QUICK
-        spec = Spec(
+        return Spec(
             name=name,
             argv=(sys.executable, "-m", *argv),
             environment=environment({**addresses, "ISH_LOG_FORMAT": "text", **settings}),
@@ -111,7 +118,8 @@ class Stage:
             ready=lambda: True,
             folder=ROOT,
         )
-        child = Forked(spec)
+
+    def _started(self, child: Child) -> Child:
         child.spawn()
         self._children.append(child)
         return child
