@@ -76,7 +76,7 @@ class Breaker:
             calls: In flight when it ended, counting it.
             now: The time.
         """
-        report, granted_at = leaving.report, now - leaving.age_seconds
+        report, granted_at = leaving.report, leaving.granted_at
         verdict = report.verdicts[scope.role]
         change = self._judge(leaving, verdict, granted_at=granted_at, now=now)
         if verdict == "ok":

@@ -172,7 +172,7 @@ class Fleet:
             scopes=held.scopes,
             command_id=held.command_id,
             pass_id=pass_id,
-            age_seconds=monotonic() - held.at,
+            granted_at=held.at,
             granted_at_ms=held.granted.at_ms,
             report=report(result, held.scopes),
         )

@@ -62,8 +62,8 @@ class Leaving:
     scopes: tuple[Scope, ...]
     command_id: str
     pass_id: str
-    age_seconds: float
-    """Since its grant."""
+    granted_at: float
+    """When it was granted, by this process's monotonic clock."""
     granted_at_ms: int
     """By the clock of Redis; 0 when it was granted in this process."""
     report: Report

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from time import monotonic
 from typing import Any, cast
 
 from workers.ai.fleet.gates import LEASE_SECONDS, MARGIN_SECONDS, Ask, Change, Granted, Leaving, Refused
@@ -79,7 +80,7 @@ class SharedGates:
             "pass": leaving.pass_id,
             "command": leaving.command_id,
             "granted": leaving.granted_at_ms,
-            "age": int(leaving.age_seconds * 1000),
+            "age": int((monotonic() - leaving.granted_at) * 1000),
             "milliseconds": int(report.seconds * 1000),
             "tokens": -1 if report.tokens is None else report.tokens,
             "linger": int(report.linger_seconds * 1000),
