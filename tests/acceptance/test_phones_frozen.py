@@ -21,7 +21,6 @@ COMMANDS = 5
 """For each phone, in each round."""
 
 
-@pytest.mark.full
 async def test_frozen_workers_have_no_effect_and_write_no_row_after_the_next_holders_first(
     stage: Stage, demo: Outsider
 ) -> None:
