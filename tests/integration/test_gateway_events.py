@@ -233,10 +233,16 @@ async def test_many_followers_of_many_commands_each_get_their_own(
     services: Session, client: httpx.AsyncClient, streams: TokenStreams
 ) -> None:
     ids = [await _ask(client) for _ in range(25)]
+    following: list[str] = []
 
     async def read(command_id: str) -> str:
         async with follow(client, command_id) as events:
+            await events.next()
+            following.append(command_id)
             return text_of(await events.rest())
+
+    async def all_follow() -> bool:
+        return len(following) == 2 * len(ids)
 
     async def answer(command_id: str) -> None:
         writer = streams.writer("gateway", UUID(command_id))
@@ -248,6 +254,7 @@ async def test_many_followers_of_many_commands_each_get_their_own(
         await finish(services, command_id, reply=False, output={"text": _lines(command_id)})
 
     readers = [asyncio.ensure_future(read(command_id)) for command_id in ids * 2]
+    await eventually(all_follow)  # who comes after the end is told the result alone
     for command_id in ids:
         await answer(command_id)
 
