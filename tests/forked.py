@@ -5,7 +5,6 @@ waited for. That a program starts from nothing is for the tests of the stack to 
 """
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import runpy
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from ops.stack.child import Child, Spec
+from ops.stack.child import Child, Spec, die_with
 from ops.stack.identity import Identity
 
 _PRELOADED = [
@@ -36,7 +35,6 @@ _PRELOADED = [
     "workers.phones.pool",
     "workers.pools",
 ]
-_PR_SET_PDEATHSIG = 1
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(_PRELOADED)
 
@@ -107,7 +105,7 @@ class Forked(Child):
 def _become(module: str, arguments: list[str], environment: dict[str, str], log_file: str, place: str) -> None:
     """Turn a fork into what `python -m module arguments` is."""
     os.setsid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    die_with(os.getppid(), signal.SIGKILL)()
     log = os.open(log_file, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)

@@ -203,16 +203,19 @@ class Consumer:
 
     async def _fly(self, claimed: Claimed, *, alone: int = 0) -> None:
         async with self._places:
-            finished = await runs.run(
-                claimed,
-                self._handler,
-                worker=self._registration.name,
-                max_attempts=self._settings.max_attempts,
-                alone=alone,
-            )
+            finished = await self._run(claimed, alone=alone)
         self._kill.reach("after_effect", in_flight=self._intake.unacked())
         self._finished.append(finished)
         self._some_finished.set()
+
+    async def _run(self, claimed: Claimed, *, alone: int = 0) -> Finished:
+        return await runs.run(
+            claimed,
+            self._handler,
+            worker=self._registration.name,
+            max_attempts=self._settings.max_attempts,
+            alone=alone,
+        )
 
     async def _run_alone(self, suspect: Admitted) -> None:
         """Run what was in flight in several crashes while nothing else is, so that only the guilty one is blamed."""
@@ -238,9 +241,7 @@ class Consumer:
         for one in batch:
             if one.fault is None and one.envelope.deadline_at > started_at:
                 first_run = Claimed(one, day=started_at.date(), token=0, attempt=1, crashes=0, started_at=started_at)
-                finished = await runs.run(
-                    first_run, self._handler, worker=self._registration.name, max_attempts=self._settings.max_attempts
-                )
+                finished = await self._run(first_run)
                 if finished.result is not None and finished.error is None:
                     ready.append(finished)
 
@@ -291,10 +292,7 @@ class Consumer:
                 if one.error is not None and one.dead_letter:
                     raise error  # even its failure cannot be written: that is no fault of the row
                 one.claimed.admitted.fault = runs.unrepresentable(error)
-                failed = await runs.run(
-                    one.claimed, self._handler, worker=self._registration.name, max_attempts=self._settings.max_attempts
-                )
-                return await until_answered(partial(attempt, [failed]))
+                return await until_answered(partial(attempt, [await self._run(one.claimed)]))
 
             for start in range(0, len(batch), self._settings.batch_size):
                 part = batch[start : start + self._settings.batch_size]

@@ -4,6 +4,8 @@ import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from contracts.errors import ErrorCode, Expired
+
 LOCAL_WAIT_SECONDS = 2.0
 """Waits up to this stay in the worker; longer ones wait in the broker."""
 
@@ -53,3 +55,17 @@ def next_try(
         delay = max(retry_after_seconds, 0.1)
     at = now + timedelta(seconds=delay)
     return Retry(at) if at < deadline_at else GiveUp(expired=True)
+
+
+def too_late(sentence: str, *, waited_for: str | None) -> Expired:
+    """What a command ends with whose deadline passed while it waited for a try.
+
+    Args:
+        sentence: When that was noticed.
+        waited_for: Code of the error that put the try off (a phone that is away, a provider without room); None for none.
+    """
+    if waited_for is None:
+        return Expired(ErrorCode.DEADLINE_PASSED, sentence)
+    return Expired(
+        ErrorCode.DEADLINE_PASSED, f"{sentence}; the last error was {waited_for}", details={"last_error": waited_for}
+    )

@@ -12,7 +12,7 @@ from contracts.logs import get_logger
 from contracts.results import State, encode_result, state_of
 from workers.deliveries import Claimed, Finished
 from workers.handler import FollowUp, Handler, Outcome
-from workers.retries import GiveUp, next_try
+from workers.retries import GiveUp, next_try, too_late
 
 _log = get_logger()
 
@@ -59,7 +59,7 @@ def _refuse_to_run(claimed: Claimed, *, now: datetime, max_attempts: int, alone:
             "the worker that ran it went away; whether it took effect is unknown, and it is not repeated",
         )
     if now >= claimed.admitted.envelope.deadline_at:
-        raise Expired(ErrorCode.DEADLINE_PASSED, "its deadline had passed before it could run")
+        raise too_late("its deadline had passed before it could run", waited_for=claimed.last_error)
     if alone > MAX_ALONE:
         raise Permanent(
             ErrorCode.POISON,
@@ -176,8 +176,6 @@ def fail(
                 details={"last_error": error.code.value, **error.details},
             )
             final.spent = error.spent
-    if isinstance(final, Expired) and claimed.last_error is not None:
-        final.details.setdefault("last_error", claimed.last_error)  # it waited for that, and for nothing after it
     state = state_of(final)
     return Finished(
         claimed,

@@ -41,7 +41,7 @@ def read_apk(content: bytes) -> tuple[str, str]:
             if archive.getinfo(_MANIFEST).file_size > _MAX_MANIFEST_BYTES:
                 raise NotAnApk("its manifest is too large")
             package = _package(archive.read(_MANIFEST))
-    except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError) as error:  # all of them `zipfile`'s own
         raise NotAnApk("Failed to parse the file: no ZIP with an AndroidManifest.xml") from error
     except (struct.error, IndexError, UnicodeDecodeError) as error:
         raise NotAnApk("Failed to parse its AndroidManifest.xml") from error

@@ -108,7 +108,7 @@ class Child:
                     user=user.pw_uid if user else None,
                     group=user.pw_gid if user else None,
                     extra_groups=[] if user else None,
-                    preexec_fn=_die_with(os.getpid(), self.spec.stop_signal),  # noqa: PLW1509  # started from the main thread only
+                    preexec_fn=die_with(os.getpid(), self.spec.stop_signal),  # noqa: PLW1509  # started from the main thread only
                 )
             except OSError as error:
                 message = f"{self.spec.name} cannot be started: {error.strerror}: {self.spec.argv[0]}"
@@ -174,8 +174,8 @@ class Child:
         Args:
             number: The signal.
         """
-        if self.running and self._popen is not None:
-            os.killpg(self._popen.pid, number)
+        if self.running and self.identity is not None:
+            os.killpg(self.identity.pid, number)
 
     def stop(self) -> None:
         """Ask it to stop, wait, and end by force what is left."""
@@ -244,7 +244,14 @@ def stop_together(children: Sequence[Child]) -> None:
         child.kill()
 
 
-def _die_with(parent: int, stop_signal: signal.Signals) -> Callable[[], None]:
+def die_with(parent: int, stop_signal: signal.Signals) -> Callable[[], None]:
+    """What a process calls first, so that the kernel signals it when its parent ends.
+
+    Args:
+        parent: Its pid; a process whose parent is another by then ends at once.
+        stop_signal: The signal.
+    """
+
     def in_child() -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, int(stop_signal), 0, 0, 0)
         if os.getppid() != parent:  # it died before the line above

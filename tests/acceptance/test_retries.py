@@ -102,7 +102,6 @@ async def test_deleted_wait_queues_of_one_pool_leave_the_other_pools_retries_alo
         assert effects.read_text(encoding="utf-8").count('"action": "tap"') == 10
 
 
-@pytest.mark.full
 async def test_a_full_wait_queue_of_one_pool_leaves_the_other_pools_retries_alone(stage: Stage, demo: Outsider) -> None:
     async with stage.phone() as effects, cut_off_adb(stage) as adb, full(stage.services, SHORTEST_WAIT, exchange=RETRY):
         outbox = stage.worker("outbox")

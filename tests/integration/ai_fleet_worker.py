@@ -1,7 +1,7 @@
 """A worker process as far as routing, limits and calls go: it has no queue, and waits by itself as long as the broker would.
 
 Its arguments are `PROVIDERS_FILE WINDOW_SECONDS PLACES FIRST LAST`: it asks the commands FIRST to LAST, PLACES at a time,
-prints `ready` before the first and `done N` after the last. `ISH_REDIS_URL` says where the fleet's state is.
+prints `done N` after the last. `ISH_REDIS_URL` says where the fleet's state is.
 """
 
 import asyncio
@@ -68,8 +68,6 @@ async def run(redis_url: str, providers_file: str, window_seconds: float, places
                     return
                 await wait_as_in_the_broker(wait)
 
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
         async with asyncio.TaskGroup() as group:
             for number in commands:
                 group.create_task(finish(f"c{number}"))

@@ -75,7 +75,7 @@ def gateway_process(services: Session, *, expect: str = "ready", **settings: str
         try:
             wait_ready(running, expect)
             yield running
-            process.stop()
+            assert running.stop() is not None, process.last_words("the gateway does not end")
         finally:
             process.kill()
 

@@ -89,7 +89,7 @@ async def finished(workers: Sequence[Child]) -> None:
     for worker in workers:
         while worker.running:  # noqa: ASYNC110  # nothing tells of a process's end
             await asyncio.sleep(0.02)
-        assert "\ndone " in worker.spec.log_file.read_text(encoding="utf-8"), worker.last_words("a worker ended")
+        assert "done " in worker.spec.log_file.read_text(encoding="utf-8"), worker.last_words("a worker ended")
 
 
 @pytest.fixture
@@ -180,7 +180,6 @@ async def _requests(stand: Stand, *, limit: int, commands: int, window_seconds: 
     assert min(windows[: commands // limit]) >= 0.98 * limit
 
 
-@pytest.mark.full
 async def test_requests_of_four_workers_fill_every_window_and_exceed_none(stand: Stand) -> None:
     await _requests(stand, limit=50, commands=208, window_seconds=8)
 

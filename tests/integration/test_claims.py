@@ -388,3 +388,24 @@ async def test_a_command_that_was_only_put_off_until_its_deadline_tells_for_what
         ErrorCode.DEADLINE_PASSED,
         {"last_error": "no_capacity"},
     )
+
+
+async def test_a_command_whose_last_run_takes_too_long_does_not_blame_what_put_it_off_before(
+    database: Any, command: Make
+) -> None:
+    holder, one = await worker(database), command()
+    [claimed], _ = await claimed_by(database, holder, [one])
+    await committed(database, failure(claimed, Deferred(ErrorCode.NO_CAPACITY, "no room", retry_after_seconds=0)))
+    [again], _ = await claimed_by(database, holder, [one])
+    again.admitted.envelope = replace(
+        again.admitted.envelope, deadline_at=datetime.now(UTC) + timedelta(milliseconds=200)
+    )
+
+    async def hang(_: Any) -> Outcome:
+        await asyncio.sleep(60)
+        return Outcome({})
+
+    finished = await runs.run(again, hang, worker="w", max_attempts=6)
+
+    assert finished.error is not None
+    assert (finished.error.code, finished.error.details) == (ErrorCode.DEADLINE_PASSED, {})

@@ -8,6 +8,7 @@ from contracts.errors import CommandError, ErrorCode, Expired, Indeterminate
 from contracts.ledger import end_command
 from contracts.metrics import COMMANDS
 from contracts.results import State
+from workers.retries import too_late
 
 _BATCH = 50
 _ABANDONED_AFTER = timedelta(seconds=60)
@@ -20,7 +21,7 @@ where state in ('queued', 'retrying') and deadline_at < clock_timestamp()
 order by deadline_at limit $1 for update skip locked
 """
 _ABANDONED = """
-select c.publisher, c.id, c.repeatable, c.error_code from commands c
+select c.publisher, c.id, c.repeatable from commands c
 where c.state = 'running' and c.deadline_at < clock_timestamp() - $2::interval and not exists (
   select from workers x where x.incarnation = c.holder and x.heartbeat_at > clock_timestamp() - $3::interval
 )
@@ -55,7 +56,7 @@ class Expire:
                 overdue = await connection.fetch(_OVERDUE, _BATCH)
                 tokens = await _end(
                     connection,
-                    [(row, State.EXPIRED, _too_late(row)) for row in overdue],
+                    [(row, State.EXPIRED, too_late(_NOT_RUN, waited_for=row["error_code"])) for row in overdue],
                     from_state=(State.QUEUED, State.RETRYING),
                 )
             async with connection.transaction():
@@ -71,18 +72,9 @@ _NOT_RUN = "its deadline passed before it was finished"
 _UNKNOWN = "its worker died in the middle of an effect that must not be repeated, and its deadline has passed"
 
 
-def _too_late(row: Any) -> Expired:
-    """What it waited for is told with it: a phone that is away, a provider that has no room."""
-    last_error = row["error_code"]
-    if last_error is None:
-        return Expired(ErrorCode.DEADLINE_PASSED, _NOT_RUN)
-    sentence = f"{_NOT_RUN}; the last error was {last_error}"
-    return Expired(ErrorCode.DEADLINE_PASSED, sentence, details={"last_error": last_error})
-
-
 def _verdict(row: Any) -> tuple[State, CommandError]:
     if row["repeatable"]:
-        return State.EXPIRED, _too_late(row)
+        return State.EXPIRED, Expired(ErrorCode.DEADLINE_PASSED, _NOT_RUN)
     return State.INDETERMINATE, Indeterminate(ErrorCode.INDETERMINATE, _UNKNOWN)
 
 
