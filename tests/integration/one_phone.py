@@ -13,7 +13,7 @@ from contracts.android import action_from
 from contracts.errors import CommandError
 from ops.phone.device import Device
 from ops.phone.effects import read_effects
-from ops.phone.lab import connected_phone
+from ops.phone.lab import connected_phones
 from workers.android.adb import AdbServer
 from workers.android.devices import Transport
 from workers.android.readings import Reading
@@ -85,6 +85,7 @@ async def one_phone(server: AdbServer, folder: Path) -> AsyncIterator[OnePhone]:
         folder: For its log.
     """
     log = folder / "effects.jsonl"
-    async with connected_phone(server, "SIM1", effects=log) as device:
-        [listed] = await server.phones(timeout_seconds=PATIENCE_SECONDS)
-        yield OnePhone(device, Transport(server, listed.serial, listed.transport_id), log)
+    async with connected_phones([server], ["SIM1"], logs=[log]) as [phone]:
+        listed = await server.phones(timeout_seconds=PATIENCE_SECONDS)
+        [own] = [one for one in listed if one.serial == phone.address]  # the last test's may not be forgotten yet
+        yield OnePhone(phone.device, Transport(server, own.serial, own.transport_id), log)

@@ -6,7 +6,8 @@ import pytest
 
 from contracts.errors import ErrorCode
 from ops.phone.device import Device
-from ops.phone.lab import connected_phone, until, until_state
+from ops.phone.fleet import Listening
+from ops.phone.lab import connected_phones, until, until_state
 from workers.android.adb import MAX_OUTPUT_BYTES, AdbFailure, AdbServer
 
 LIMIT_SECONDS = 2
@@ -14,16 +15,19 @@ PATIENCE_SECONDS = 60
 
 
 @pytest.fixture
-async def device(server: AdbServer) -> AsyncIterator[Device]:
-    async with connected_phone(server, "SIM1") as connected:
+async def phone(server: AdbServer) -> AsyncIterator[Listening]:
+    async with connected_phones([server], ["SIM1"]) as [connected]:
         yield connected
 
 
 @pytest.fixture
-async def serial(server: AdbServer, device: Device) -> str:
-    del device
-    [phone] = await server.phones(timeout_seconds=PATIENCE_SECONDS)
-    return phone.serial
+def device(phone: Listening) -> Device:
+    return phone.device
+
+
+@pytest.fixture
+def serial(phone: Listening) -> str:
+    return phone.address  # adb's serial of a phone that it was told to connect to
 
 
 @asynccontextmanager
