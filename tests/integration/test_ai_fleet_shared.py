@@ -1,20 +1,22 @@
 """What holds between workers, and what becomes of it while Redis is away."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 from uuid import uuid4
 
 import pytest
+import redis.asyncio
 from prometheus_client import REGISTRY
-from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from contracts.errors import ErrorCode, Permanent, Transient
 from ops.stack.session import Session
 from workers.ai.configuration import Model, Provider, Target
 from workers.ai.fleet import Failed, Fleet, Pass, Served, Unused, Wait, open_fleet
+from workers.ai.fleet.link import ROOT
 
 SERVED = Served(tokens=None, seconds=0.1)
 
@@ -175,10 +177,34 @@ async def test_grants_of_this_minute_are_told_to_a_redis_that_lost_them(fleets: 
     services.redis.stop()
     services.redis.start()
 
-    async with asyncio.timeout(60), Redis.from_url(services.redis_url) as redis:
-        while await redis.zcard(f"{{ish:ai}}:provider:{limited.provider_name}:requests") < 3:  # noqa: ASYNC110  # as it says
+    async with asyncio.timeout(60), redis.asyncio.Redis.from_url(services.redis_url) as client:
+        while await client.zcard(f"{{ish:ai}}:provider:{limited.provider_name}:requests") < 3:  # noqa: ASYNC110  # as it says
             await asyncio.sleep(0.05)
 
     answer = await enter(fleets[0], limited)
     assert isinstance(answer, Wait)
     assert answer.reason == "requests_per_minute"
+
+
+async def test_a_grant_that_was_heard_of_late_counts_from_then(fleets: list[Fleet], services: Session) -> None:
+    limited = target(requests_per_minute=3, tokens_per_minute=1000)
+    root = f"{ROOT}:provider:{limited.provider_name}"
+
+    with redis.Redis.from_url(services.redis_url) as blocking:
+
+        def times_of(log: str) -> list[int]:
+            listed: Any = blocking.zrange(f"{root}:{log}", 0, -1, withscores=True)  # its type says nothing
+            return [int(at) for _, at in listed]
+
+        entering = asyncio.create_task(granted(fleets[0], limited))
+        async with asyncio.timeout(60):
+            while not (granted_at := times_of("tokens")):  # noqa: ASYNC110  # the condition is in Redis
+                await asyncio.sleep(0)
+            time.sleep(0.4)  # noqa: ASYNC251  # as a process that is not scheduled when the answer comes
+            passed = await entering
+            for log in ("requests", "tokens"):
+                while (counted_at := times_of(log)) == granted_at:  # noqa: ASYNC110  # the same
+                    await asyncio.sleep(0.01)
+                assert counted_at[0] - granted_at[0] >= 400
+        assert blocking.get(f"{root}:sum") == b"10"
+        await passed.leave(SERVED)

@@ -181,7 +181,8 @@ async def grants_of(stand: Stand, provider: str) -> AsyncIterator[dict[bytes, fl
     async with Redis.from_url(stand.redis_url) as redis:
 
         async def read() -> None:
-            granted.update({passed: at / 1000 for passed, at in await redis.zrange(key, 0, -1, withscores=True)})
+            listed: Any = await redis.zrange(key, 0, -1, withscores=True)  # its type says nothing
+            granted.update({passed: at / 1000 for passed, at in listed})
 
         async def follow() -> None:
             while True:

@@ -18,7 +18,7 @@ from contracts.logs import get_logger
 from contracts.metrics import AI_BREAKER, AI_CALLS, AI_DEFERRALS, AI_GATE_WAIT
 from contracts.topology import RETRY_LEVELS
 from workers.ai.configuration import Target
-from workers.ai.fleet.gates import Ask, Change, Granted, Leaving, Refused
+from workers.ai.fleet.gates import MARGIN_SECONDS, Ask, Change, Granted, Leaving, Refused
 from workers.ai.fleet.link import Link, Unreachable, listen
 from workers.ai.fleet.local import LocalGates
 from workers.ai.fleet.passes import Failed, Pass, Result, Served, Unused, Wait
@@ -31,6 +31,8 @@ from workers.stopping import end
 _RENEW_SECONDS = 2.0
 _ASK_AGAIN_SECONDS = 1.0
 _DRAIN_SECONDS = 1.0
+_LATE_SECONDS = MARGIN_SECONDS / 2
+"""A grant may be heard of so long after the question; the rest of the margin is for the call's way to its provider."""
 _WATCHED_SECONDS = 600.0
 _HOP_SECONDS = float(min(RETRY_LEVELS.values()))
 _EARLY_HOP_SECONDS = 0.5
@@ -137,22 +139,28 @@ class Fleet:
         if self._shared is None or self._away:
             answer = self._local.enter(ask, wait_seconds=wait_seconds, park=park)
         else:
-            try:
-                answer = await self._shared.enter(
-                    ask, wait_seconds=wait_seconds, park=park, lost=partial(self._give_back, ask)
-                )
-            except Unreachable as error:
-                self._lose(error)
-                answer = self._local.enter(ask, wait_seconds=wait_seconds, park=park)
-            else:
-                if isinstance(answer, Granted):
-                    self._local.adopt(ask, answer.place)
+            answer = await self._enter_shared(self._shared, ask, wait_seconds=wait_seconds, park=park)
         target = call.targets[answer.place]
         if isinstance(answer, Granted):
             self._held[ask.pass_id] = _hold(ask, answer, target.name)
             return Pass(target, bool(answer.probes), partial(self._leave, ask.pass_id))
         if answer.parked:
             return Wait(_in_hops(answer.seconds), answer.reason, target.name, answer.dead)
+        return answer
+
+    async def _enter_shared(
+        self, shared: SharedGates, ask: Ask, *, wait_seconds: float, park: bool
+    ) -> Granted | Refused:
+        asked_at = monotonic()
+        try:
+            answer = await shared.enter(ask, wait_seconds=wait_seconds, park=park, lost=partial(self._give_back, ask))
+        except Unreachable as error:
+            self._lose(error)
+            return self._local.enter(ask, wait_seconds=wait_seconds, park=park)
+        if isinstance(answer, Granted):
+            self._local.adopt(ask, answer.place)
+            if monotonic() - asked_at > _LATE_SECONDS:
+                shared.count_from_now(ask, answer.place)
         return answer
 
     def _give_back(self, ask: Ask, granted: Granted) -> None:

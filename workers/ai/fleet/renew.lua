@@ -1,6 +1,7 @@
 -- Keeps what a process holds for another lease, also where this server has lost it, and tells how breakers stand.
 -- ARGV[1]: {lease, window, passes: [[scope, [pass, ...]], ...], probes: [[scope, pass], ...], watched: [scope, ...],
---           logs: [[scope, pass, age, tokens], ...]}; logs are grants that this server may have lost.
+--           logs: [[scope, pass, age, tokens], ...]}; logs are grants that this server may have lost, or that were heard
+--           of late: the later time counts.
 -- Reply: {epoch, state...}: a number that changes when this server has lost its memory; 0 closed, 1 recovering, 2 open.
 
 local ask = cjson.decode(ARGV[1])
@@ -16,9 +17,9 @@ for _, one in ipairs(ask.probes) do
 end
 for _, one in ipairs(ask.logs) do
   local scope, pass, at, tokens = one[1], one[2], now - one[3], one[4]
-  redis.call('ZADD', key(scope, 'requests'), 'NX', at, pass)
+  redis.call('ZADD', key(scope, 'requests'), 'GT', at, pass)
   redis.call('PEXPIRE', key(scope, 'requests'), ask.window * 2)
-  if tokens > 0 and redis.call('ZADD', key(scope, 'tokens'), 'NX', at, pass) == 1 then
+  if tokens > 0 and redis.call('ZADD', key(scope, 'tokens'), 'GT', at, pass) == 1 then
     redis.call('HSET', key(scope, 'amounts'), pass, tokens)
     redis.call('INCRBY', key(scope, 'sum'), tokens)
     for _, part in ipairs({ 'tokens', 'amounts', 'sum' }) do

@@ -123,20 +123,28 @@ class SharedGates:
         Raises:
             Unreachable: Redis does not answer.
         """
-        argument: dict[str, Any] = {
-            "lease": _LEASE_MS,
-            "window": self._window_ms,
-            "passes": [[scope, list(passes)] for scope, passes in held.items()],
-            "probes": [list(probe) for probe in probes],
-            "watched": list(watched),
-            "logs": [],
-        }
-        epoch, *states = await self._link.ask(_RENEW, argument)
+        passes = [[scope, list(passes)] for scope, passes in held.items()]
+        tried = [list(probe) for probe in probes]
+        epoch, *states = await self._link.ask(_RENEW, self._renewal(passes=passes, probes=tried, watched=list(watched)))
         if retell or self._epoch not in {None, epoch}:
             entries = [[scope, passed, int(age * 1000), tokens] for scope, passed, age, tokens in log]
-            await self._link.ask(_RENEW, {**argument, "logs": entries, "watched": []})
+            await self._link.ask(_RENEW, self._renewal(passes=passes, probes=tried, logs=entries))
         self._epoch = epoch
         return cast("list[int]", states)
+
+    def count_from_now(self, ask: Ask, place: int) -> None:
+        """Let a call that goes out long after its grant count from now on, as its provider will.
+
+        Args:
+            ask: Whose.
+            place: Of its target.
+        """
+        entries = [[scope.name, ask.pass_id, 0, min(ask.tokens, scope.tokens)] for scope in ask.targets[place]]
+        self._link.ask(_RENEW, self._renewal(logs=entries)).add_done_callback(asyncio.Future.exception)  # a courtesy
+
+    def _renewal(self, **some: list[Any]) -> dict[str, Any]:
+        nothing: dict[str, list[Any]] = {"passes": [], "probes": [], "watched": [], "logs": []}
+        return {"lease": _LEASE_MS, "window": self._window_ms, **nothing, **some}
 
 
 def _limits(scope: Scope) -> list[Any]:
