@@ -33,7 +33,7 @@ class ResultCache:
         self._reachable = True
         self._redis: Redis | None = None
         if url:
-            self._redis = open_redis(url, timeout_seconds=_TIMEOUT_SECONDS, max_connections=_CONNECTIONS)
+            self._redis = open_redis(url, max_connections=_CONNECTIONS)
 
     async def get(self, owner: str, command_id: UUID) -> bytes | None:
         """A finished command's view, or None.

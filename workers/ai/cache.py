@@ -16,11 +16,11 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from contracts.logs import get_logger
-from contracts.redis_client import open_redis
+from contracts.redis_client import open_redis, patience
 from workers.ai.answer import Answer
 from workers.stopping import end
 
-_TIMEOUT_SECONDS = 0.5
+_PATIENCE_SECONDS = 0.5
 _CLAIM_SECONDS = 6.0
 _RENEW_SECONDS = 2.0
 _POLL_SECONDS = 0.1
@@ -98,7 +98,7 @@ class AnswerCache:
         claim = uuid4().hex
         while True:
             try:
-                async with asyncio.timeout(_TIMEOUT_SECONDS):
+                async with patience(_PATIENCE_SECONDS):
                     kept = await self._redis.get(_answer(key))
                     if kept is None and await self._redis.set(_claim(key), claim, nx=True, px=_ms(_CLAIM_SECONDS)):
                         return None, claim
@@ -121,7 +121,7 @@ class AnswerCache:
             del self._claims[key]
             if self._redis is not None:
                 with suppress(*_AWAY):
-                    async with asyncio.timeout(_TIMEOUT_SECONDS):
+                    async with patience(_PATIENCE_SECONDS):
                         await self._redis.eval(_RELEASE, 1, _claim(key), claim)
 
     async def run(self) -> None:
@@ -131,7 +131,7 @@ class AnswerCache:
             if self._redis is None or not self._claims:
                 continue
             with suppress(*_AWAY):
-                async with asyncio.timeout(_TIMEOUT_SECONDS), self._redis.pipeline(transaction=False) as pipeline:
+                async with patience(_PATIENCE_SECONDS), self._redis.pipeline(transaction=False) as pipeline:
                     for key in self._claims:
                         pipeline.pexpire(_claim(key), _ms(_CLAIM_SECONDS))
                     await pipeline.execute()
@@ -140,7 +140,7 @@ class AnswerCache:
         if self._redis is None:
             return
         try:
-            async with asyncio.timeout(_TIMEOUT_SECONDS):
+            async with patience(_PATIENCE_SECONDS):
                 await self._redis.set(_answer(key), answer.model_dump_json(), ex=self._keep_seconds)
         except _AWAY as error:
             self._tell(error)
@@ -162,7 +162,7 @@ async def open_cache(redis_url: str, *, keep_seconds: int) -> AsyncIterator[Answ
     if not redis_url:
         yield AnswerCache(None, keep_seconds=keep_seconds)
         return
-    redis = open_redis(redis_url, timeout_seconds=_TIMEOUT_SECONDS)
+    redis = open_redis(redis_url)
     cache = AnswerCache(redis, keep_seconds=keep_seconds)
     try:
         async with asyncio.TaskGroup() as group:

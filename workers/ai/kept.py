@@ -18,14 +18,14 @@ from redis.exceptions import RedisError
 
 from contracts.ai import AiSend
 from contracts.logs import get_logger
-from contracts.redis_client import open_redis
+from contracts.redis_client import open_redis, patience
 from workers.ai.answer import Answer, Asked
 from workers.handler import Command
 from workers.stopping import end
 
 _KEEP_SECONDS = 300
 """Far longer than it takes to notice a death and take over; what is on record by then is simply forgotten."""
-_TIMEOUT_SECONDS = 0.5
+_PATIENCE_SECONDS = 1.0
 _PAUSE_SECONDS = 2.0
 _AWAY = (RedisError, OSError, TimeoutError)
 
@@ -97,7 +97,7 @@ class KeptAnswers:
             for words in commands:
                 pipeline.execute_command(*words)
             try:
-                async with asyncio.timeout(_TIMEOUT_SECONDS):
+                async with patience(_PATIENCE_SECONDS):
                     answers = await pipeline.execute(raise_on_error=False)
                 return [None if isinstance(answer, Exception) else answer for answer in answers]
             except _AWAY as error:
@@ -118,7 +118,7 @@ async def open_kept_answers(redis_url: str) -> AsyncIterator[KeptAnswers]:
         yield KeptAnswers(None)
         return
     async with (
-        open_redis(redis_url, timeout_seconds=_TIMEOUT_SECONDS, max_connections=1) as redis,
+        open_redis(redis_url, max_connections=1) as redis,
         asyncio.TaskGroup() as group,
     ):
         kept = KeptAnswers(redis)

@@ -15,13 +15,13 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
 from contracts.logs import get_logger
-from contracts.redis_client import open_redis
+from contracts.redis_client import open_redis, patience
 from contracts.tokens import END, KEEP_SECONDS, MAX_ENTRIES, RUN, TEXT, stream_key
 
 _FLUSH_SECONDS = 0.02
 _FLUSH_WRITERS = 50
 """With more streams than this in one flush the flushes become rarer, so that their cost stays the same."""
-_TIMEOUT_SECONDS = 1.0
+_PATIENCE_SECONDS = 1.0
 _PAUSE_SECONDS = 1.0
 _MAX_PENDING_CHARACTERS = 1024 * 1024
 """Text of one run that waits for Redis; a whole answer has 4 MiB at most, and nobody makes a quarter of it in 20 ms."""
@@ -189,10 +189,10 @@ class TokenStreams:
         pipeline = redis.pipeline(transaction=False)
         endings = _fill(pipeline, writers, now)
         try:
-            async with asyncio.timeout(_TIMEOUT_SECONDS):
+            async with patience(_PATIENCE_SECONDS):
                 await pipeline.execute()
         except (RedisError, OSError, TimeoutError) as error:
-            self._away_until = now + _TIMEOUT_SECONDS + _PAUSE_SECONDS
+            self._away_until = now + _PATIENCE_SECONDS + _PAUSE_SECONDS
             self._note(error)
             _lose((*writers, *self._waiting))
         except BaseException:
@@ -247,7 +247,7 @@ async def open_token_streams(redis_url: str) -> AsyncIterator[TokenStreams]:
     if not redis_url:
         yield TokenStreams(None)
         return
-    redis = open_redis(redis_url, timeout_seconds=_TIMEOUT_SECONDS, max_connections=1)
+    redis = open_redis(redis_url, max_connections=1)
     streams = TokenStreams(redis)
     try:
         async with asyncio.TaskGroup() as tasks:

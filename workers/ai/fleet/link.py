@@ -5,8 +5,8 @@ more goes to `orphan`, so that a granted pass never gets lost.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha1
 from pathlib import Path
@@ -18,14 +18,14 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
+from contracts.redis_client import open_redis, patience
+
 ROOT = "{ish:ai}"
 """Before every key; the braces keep all of them on one node of a Redis Cluster."""
 
 _CONNECT_SECONDS = 0.5
-_PATIENCE = 20
-_PATIENCE_SECONDS = 0.05
-"""Redis has this many times so long to answer. The time in which this process was not scheduled itself hardly counts: on
-a busy machine Redis would be taken for away, and every worker for itself means limits exceeded."""
+_PATIENCE_SECONDS = 1.0
+"""How long Redis has to answer: every worker for itself means limits exceeded."""
 _BATCH = 200
 _LISTEN_AGAIN_SECONDS = 1.0
 _FOLDER = Path(__file__).parent
@@ -63,12 +63,7 @@ class Link:
     """
 
     def __init__(self, url: str) -> None:
-        self._redis = Redis.from_url(
-            url,
-            socket_connect_timeout=_CONNECT_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-            max_connections=1,
-        )
+        self._redis = open_redis(url, max_connections=1)
         self._requests: list[_Request] = []
         self._closed = False
         self._some = asyncio.Event()
@@ -122,7 +117,7 @@ class Link:
 
     async def _send(self, batch: Sequence[_Request]) -> None:
         try:
-            async with _patience():
+            async with patience(_PATIENCE_SECONDS):
                 replies = await self._evaluate(batch)
                 forgotten = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
                 if forgotten:
@@ -158,27 +153,6 @@ def _settle(request: _Request, reply: Any) -> None:
         request.reply.set_exception(unreachable)
     else:
         request.reply.set_result(reply)
-
-
-@asynccontextmanager
-async def _patience() -> AsyncIterator[None]:
-    """A time-out that counts the turns of this process's loop rather than the time on the wall."""
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout(None) as window:
-        timers: list[asyncio.TimerHandle] = []
-
-        def turn(left: int) -> None:
-            if left > 0:
-                timers[:] = [loop.call_later(_PATIENCE_SECONDS, turn, left - 1)]
-            elif not window.expired():
-                window.reschedule(loop.time())
-
-        turn(_PATIENCE)
-        try:
-            yield
-        finally:
-            for timer in timers:
-                timer.cancel()
 
 
 async def listen(url: str, freed: Callable[[set[str] | None], None]) -> None:
