@@ -208,7 +208,8 @@ class TokenReader:
             if key == self._wake_key:
                 self._woken = entries[-1].id
             for follower in self._followers.get(key, ()):
-                if follower.hungry:
+                # who came meanwhile has not had what was before: the next read is for it
+                if follower.hungry and follower.position >= places[key]:
                     follower.give(entries)
         await asyncio.sleep(_GATHER_SECONDS * max(1.0, len(places) / _GATHER_FOLLOWERS))
 
