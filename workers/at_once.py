@@ -94,7 +94,7 @@ notice as (
   select * from unnest($32::bigint[], $33::smallint[], $34::text[], $35::uuid[], $36::text[], $37::text[], $38::text[],
     $39::text[], $40::text[], $41::text[], $42::text[], $43::timestamptz[], $44::timestamptz[])
 )
-delete from outbox where (token, part) in (select * from unnest($45::bigint[], $46::smallint[]))
+delete from outbox where token = any ($45::bigint[]) and (token, part) in (select * from unnest($45::bigint[], $46::smallint[]))
 """
 
 

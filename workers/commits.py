@@ -105,7 +105,7 @@ on conflict do nothing
 """
 
 _FORGET_SENT = """
-delete from outbox where (token, part) in (select * from unnest($1::bigint[], $2::smallint[]))
+delete from outbox where token = any ($1::bigint[]) and (token, part) in (select * from unnest($1::bigint[], $2::smallint[]))
 """
 
 

@@ -178,7 +178,7 @@ async def test_grants_of_this_minute_are_told_to_a_redis_that_lost_them(fleets: 
     services.redis.start()
 
     async with asyncio.timeout(60), redis.asyncio.Redis.from_url(services.redis_url) as client:
-        while await client.zcard(f"{{ish:ai}}:provider:{limited.provider_name}:requests") < 3:  # noqa: ASYNC110  # as it says
+        while await client.zcard(f"{ROOT}:provider:{limited.provider_name}:requests") < 3:  # noqa: ASYNC110  # as it says
             await asyncio.sleep(0.05)
 
     answer = await enter(fleets[0], limited)

@@ -53,14 +53,14 @@ update outbox o set not_before = clock_timestamp() + $2::interval, tries = o.tri
 from due where o.token = due.token and o.part = due.part
 returning o.*
 """
-_DELETE = "delete from outbox where (token, part) in (select * from unnest($1::bigint[], $2::smallint[]))"
-_NO_REPLY = (
-    "update outbox set reply_to = null where (token, part) in (select * from unnest($1::bigint[], $2::smallint[]))"
-)
+# with the tokens, by the index in any plan: one that is made while the outbox is empty is kept
+_OF_KEYS = "token = any ($1::bigint[]) and (token, part) in (select * from unnest($1::bigint[], $2::smallint[]))"
+_DELETE = f"delete from outbox where {_OF_KEYS}"  # noqa: S608  # only a constant
+_NO_REPLY = f"update outbox set reply_to = null where {_OF_KEYS}"  # noqa: S608  # only a constant
 _LATER = """
 update outbox o set not_before = clock_timestamp() + make_interval(secs => late.seconds)
 from unnest($1::bigint[], $2::smallint[], $3::float8[]) as late(token, part, seconds)
-where o.token = late.token and o.part = late.part
+where o.token = any ($1::bigint[]) and o.token = late.token and o.part = late.part
 """
 # tokens rise with time, so the oldest row is among the first of the primary key; the whole table need not be read
 _LAG = """
