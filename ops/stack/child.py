@@ -26,6 +26,8 @@ from ops.stack.probes import port_is_free
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
+_EPITAPHS = ("Erlang has closed", "Crash dump is being written")
+"""Parts of lines that a service's helper programs write because it has ended: they never say why."""
 
 
 def environment(extra: Mapping[str, str], *, without: str = "ISH_") -> dict[str, str]:
@@ -204,15 +206,16 @@ class Child:
         return not self.running
 
     def last_words(self, sentence: str) -> str:
-        """A sentence extended by the last line of the log, and where to read more.
+        """A sentence extended by the last line of the log that can say why, and where to read more.
 
         Args:
             sentence: What happened.
         """
         try:
-            lines = self.spec.log_file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            lines = self.spec.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             lines = []
+        lines = [line for line in lines if line.strip() and not any(epitaph in line for epitaph in _EPITAPHS)]
         said = f": {lines[-1].strip()[:300]}" if lines else ""
         return f"{sentence}{said} (log: {self.spec.log_file})"
 

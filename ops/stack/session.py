@@ -20,8 +20,10 @@ from ops.stack.probes import port_is_free
 from ops.stack.secrets import write_private
 from ops.stack.services import Services
 
-_OFFSETS = range(1000, 16000, 100)
-"""The highest default port is 25673; above 42000 ports would be taken by outgoing connections sooner or later."""
+OFFSETS = range(1000, 7050, 50)
+"""Offsets of private services. No port of two of them is the same (two default ports lie 10,000 apart), and none lies
+where Linux takes the ports of outgoing connections from, at 32768 and above: one of those may hold a port between the
+moment it was found free and the moment RabbitMQ listens on it, some seconds later, and the node then fails to boot."""
 _CLAIM_PORT = 4399
 """With the offset added: a port of no service, bound by whoever uses the offset."""
 _QUEUE_SETTLES_SECONDS = 6
@@ -179,7 +181,7 @@ def free_offset() -> Iterator[int]:
     Raises:
         StackError: There is none.
     """
-    for offset in random.sample(_OFFSETS, len(_OFFSETS)):
+    for offset in random.sample(OFFSETS, len(OFFSETS)):
         with socket.socket() as claim:
             try:
                 claim.bind((LOOPBACK, _CLAIM_PORT + offset))

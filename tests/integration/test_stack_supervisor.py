@@ -129,6 +129,20 @@ def test_a_process_that_fails_to_start_leaves_its_last_words(tmp_path: Path) -> 
         Child(spec).start()
 
 
+def test_last_words_are_the_reason_not_what_helper_programs_say_at_the_end(tmp_path: Path) -> None:
+    said = r"{dist_port_already_used,34273}\n\nCrash dump is being written to: erl_crash.dump...done\n"
+    spec = Spec(
+        name="rabbitmq",
+        argv=(sys.executable, "-c", f"print('{said}memory supervisor port (memsup): Erlang has closed')"),
+        environment=child_environment({}),
+        log_file=tmp_path / "rabbitmq.log",
+        ready=lambda: False,
+    )
+
+    with pytest.raises(StackError, match=r"rabbitmq ended with status 0: \{dist_port_already_used,34273\} \(log: "):
+        Child(spec).start()
+
+
 def test_a_process_that_will_not_stop_is_ended_by_force(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     spec = Spec(

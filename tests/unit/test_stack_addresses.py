@@ -1,5 +1,6 @@
 """Which addresses count as given from outside."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from contracts.settings import Settings
 from ops.stack.addresses import Given, with_login
 from ops.stack.errors import StackError
 from ops.stack.layout import Layout, Ports
+from ops.stack.session import OFFSETS
 
 
 def given(**values: Any) -> Given:
@@ -66,3 +68,14 @@ def test_two_stacks_with_different_offsets_share_no_port() -> None:
     one, other = Ports.at(0), Ports.at(100)
 
     assert not {getattr(one, name) for name in Ports.__slots__} & {getattr(other, name) for name in Ports.__slots__}
+
+
+def test_private_services_share_no_port_and_use_none_that_an_outgoing_connection_may_have() -> None:
+    lowest_outgoing = 32768  # Linux's default for net.ipv4.ip_local_port_range
+    ports = [asdict(Ports.at(offset)) for offset in OFFSETS]
+    taken = [
+        (name == "phone", port) for one in ports for name, port in one.items()
+    ]  # phones have an address of their own
+
+    assert len(taken) == len(set(taken))
+    assert max(port for _, port in taken) < lowest_outgoing
