@@ -21,7 +21,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from typing_extensions import override
 
-from contracts import android_shell
+from contracts import android_lines
 from contracts.android_actions import Action
 from contracts.android_fields import MAX_TEXT_CHARACTERS, Target
 
@@ -46,14 +46,14 @@ def action_from_command(line: str) -> Action:
     Raises:
         ValueError: It is not such a line, or not an allowed one; the message names the rule.
     """
-    return action_from(android_shell.fields_from_line(line))
+    return action_from(android_lines.fields_from_line(line))
 
 
 class CommandLine(Target):
     """The other way to ask: a line as one would give it to `adb`."""
 
     command: Annotated[str, StringConstraints(min_length=1, max_length=2 * MAX_TEXT_CHARACTERS)] = Field(
-        examples=["shell getprop ro.product.model", "shell input tap 10 20"]
+        examples=["shell getprop ro.product.model", "adb -s SIMPHONE0001 shell input tap 10 20"]
     )
 
     @field_validator("command")
@@ -74,8 +74,13 @@ class AndroidExecute(RootModel[Annotated[Action, Field(discriminator="action")]]
         if not isinstance(data, dict) or "command" not in data:
             return data
         line = CommandLine.model_validate(data)
-        target = {"device": line.device, "tag": line.tag, "timeout_seconds": line.timeout_seconds}
-        return action_from_command(line.command).model_copy(update=target)
+        action = action_from_command(line.command)
+        device = line.device or action.device
+        if action.device not in (None, device):
+            raise ValueError(f"the line names the phone {action.device} and `device` names {device}; give one of them")
+        if device is not None and line.tag is not None:
+            raise ValueError("give either device or tag, not both")
+        return action.model_copy(update={"device": device, "tag": line.tag, "timeout_seconds": line.timeout_seconds})
 
     @classmethod
     @override

@@ -23,6 +23,7 @@ from contracts.android_fields import (
     Sha256,
     Target,
     Text,
+    Url,
     is_none,
 )
 
@@ -34,6 +35,10 @@ _NOT_EMPTY: dict[str, JsonValue] = {"minItems": 1}
 _OUTPUT_BYTES = 1024 * 1024
 _MAX_OUTPUT_BYTES = 4 * 1024 * 1024
 
+LogFilter = Annotated[
+    # not `-f/data/local/tmp/x:V`, which `logcat` would take for an option
+    str, StringConstraints(pattern=r"^[A-Za-z0-9_.*/][A-Za-z0-9_.*/\-]{0,99}:[VDIWEFS]$")
+]
 OutputLimit = Annotated[
     int,
     Field(strict=True, ge=1, le=_MAX_OUTPUT_BYTES, description="Output beyond this is cut off: `truncated` is true."),
@@ -70,7 +75,7 @@ class ReadLog(Repeatable):
 
     action: Literal["logcat"]
     lines: int = Field(default=200, strict=True, ge=1, le=10_000)
-    filter: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.*/\-]{1,100}:[VDIWEFS]$")], ...] = Field(
+    filter: tuple[LogFilter, ...] = Field(
         default=(),
         max_length=20,
         description="`TAG:PRIORITY` each; with one, only what is named is read.",
@@ -84,6 +89,14 @@ class ListPackages(Repeatable):
 
     action: Literal["list_packages"]
     kind: Literal["all", "third_party", "system"] = "all"
+
+
+class OpenUrl(Effect):
+    """Open an address in the app that shows such addresses, or in the one given: a web page, or a page of an app."""
+
+    action: Literal["open_url"]
+    url: Url
+    package: Package | None = Field(default=None, exclude_if=is_none)
 
 
 class StartApp(Repeatable):
@@ -228,6 +241,7 @@ SingleAction = (
     | GetStatus
     | ReadLog
     | ListPackages
+    | OpenUrl
     | StartApp
     | StopApp
     | Install

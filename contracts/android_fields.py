@@ -5,10 +5,13 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from contracts.android_intents import url_fault
+
 DEFAULT_TIMEOUT_SECONDS = 30.0
 MAX_TIMEOUT_SECONDS = 300.0
 MAX_TEXT_CHARACTERS = 4000
 MAX_PATH_BYTES = 1000
+MAX_URL_CHARACTERS = 4000
 PHONE_FOLDERS = ("/sdcard/", "/data/local/tmp/")
 OWN_FILES = "/data/local/tmp/ish."
 """Names that this product itself uses on phones; commands may not touch them."""
@@ -46,6 +49,12 @@ def _phone_path(value: str) -> str:
     return value
 
 
+def _url(value: str) -> str:
+    if fault := url_fault(value):
+        raise ValueError(fault)
+    return value
+
+
 Coordinate = Annotated[int, Field(strict=True, ge=0, le=16383, description="Pixels from the top left of the screen.")]
 DurationMs = Annotated[int, Field(strict=True, ge=1, le=60_000)]
 Serial = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}$")]
@@ -60,6 +69,12 @@ PhonePath = Annotated[
     AfterValidator(_without_nul),
     AfterValidator(_phone_path),
     Field(description=f"A file on the phone, under {' or '.join(PHONE_FOLDERS)}.", examples=["/sdcard/Download/a.txt"]),
+]
+Url = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_URL_CHARACTERS),
+    AfterValidator(_url),
+    Field(description="An address with its scheme.", examples=["https://example.org/", "market://details?id=com.app"]),
 ]
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 

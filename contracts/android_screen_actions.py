@@ -1,8 +1,8 @@
 """The typed actions on a phone's screen: touching, typing, finding, waiting, and pictures of it."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from contracts.android_fields import (
     MAX_TIMEOUT_SECONDS,
@@ -13,6 +13,7 @@ from contracts.android_fields import (
     Selector,
     Text,
 )
+from contracts.android_keys import Key
 
 MAX_RECORD_SECONDS = 180
 _RECORD_MARGIN_SECONDS = 15
@@ -50,14 +51,7 @@ class PressKey(Effect):
     """Press one key, by Android's name for it (`HOME`, `BACK`, `ENTER`) or its number."""
 
     action: Literal["key"]
-    key: Annotated[str, StringConstraints(pattern=r"^([A-Z][A-Z0-9_]{0,63}|[0-9]{1,4})$")]
-
-    @field_validator("key", mode="before")
-    @classmethod
-    def _one_spelling(cls, value: object) -> object:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return str(value)
-        return value.upper().removeprefix("KEYCODE_") if isinstance(value, str) else value
+    key: Key
 
 
 class TypeText(Effect):

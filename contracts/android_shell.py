@@ -1,26 +1,44 @@
-"""Which command lines a phone may be given: how a line is split, the allow-list, and the action a line stands for.
+"""Which programs a phone may be given, with which arguments: the allow-list and how a line is split into words.
 
 The list is written the way a manual page writes usage, because that is also how a refusal quotes it:
 
     getprop NAME            NAME is a placeholder, see _PLACEHOLDERS
     settings get system|secure|global NAME      one of
     echo WORD...            any number of, none too
+
+No placeholder but FLAG fits what the program would take for an option.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+
+from contracts import android_hints, android_intents, android_keys
+from contracts.android_intents import Denied
 
 METACHARACTERS = frozenset(";|&$`<>(){}[]*?~#!\\'\"\n\r\0")
 """What a shell might act on. None may stand in an argument of a free command, quoted or not."""
 
-_PLACEHOLDERS = {
-    "NAME": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}"),
-    "NUMBER": re.compile(r"[0-9]{1,5}"),
-    "PACKAGE": re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)+"),
-    "COMPONENT": re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)+/\.?[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*"),
-    "FLAG": re.compile(r"-[a-zA-Z0-9]"),
-    "WORD": re.compile(r"[^\n\r\0]*"),
+
+def _is_key(argument: str) -> bool:
+    try:
+        android_keys.one_spelling(argument)
+    except ValueError:
+        return False
+    return argument == argument.upper()  # Android knows the names in capitals only
+
+
+_PLACEHOLDERS: dict[str, Callable[[str], object]] = {
+    "NAME": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}").fullmatch,
+    "NUMBER": re.compile(r"[0-9]{1,5}").fullmatch,
+    "PACKAGE": re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)+").fullmatch,
+    "COMPONENT": re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)+/\.?[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*").fullmatch,
+    "FLAG": re.compile(r"-[a-zA-Z0-9]").fullmatch,
+    "KEY": _is_key,
+    # what `echo` would take for an option is none of its words
+    "WORD": re.compile(r"(?!-[neE]+$)[^\n\r\0]*").fullmatch,
+    # `input text` takes its word as it is, also one with a hyphen at its beginning
+    "TEXT": re.compile(r"[^\n\r\0]+").fullmatch,
 }
 
 _READS = """
@@ -40,7 +58,10 @@ _READS = """
     id
     pidof PACKAGE
     pm list features|packages|users FLAG...
+    pm list packages FLAG... NAME
+    pm list packages FLAG... --user NUMBER FLAG...
     pm path PACKAGE
+    pm path --user NUMBER PACKAGE
     settings get system|secure|global NAME
     true
     uptime
@@ -51,17 +72,14 @@ _READS = """
 _WRITES = """
     am force-stop PACKAGE
     am start -n COMPONENT
-    input keyevent NAME
+    input keyevent KEY KEY...
+    input keyevent --longpress KEY KEY...
     input swipe NUMBER NUMBER NUMBER NUMBER
     input swipe NUMBER NUMBER NUMBER NUMBER NUMBER
     input tap NUMBER NUMBER
-    input text WORD
+    input text TEXT
     monkey -p PACKAGE -c android.intent.category.LAUNCHER 1
 """
-
-
-class Denied(ValueError):
-    """The command line is not one a phone may be given; the message names the rule it breaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +88,26 @@ class _Usage:
     read_only: bool
 
     def admits(self, argv: tuple[str, ...]) -> bool:
-        words = self.text.split()
-        if words[-1].endswith("..."):
-            fixed, repeated = words[:-1], words[-1].removesuffix("...")
-            if len(argv) < len(fixed) or not all(_fits(repeated, argument) for argument in argv[len(fixed) :]):
-                return False
-            argv = argv[: len(fixed)]
-            words = fixed
-        return len(words) == len(argv) and all(map(_fits, words, argv))
+        return _admits(tuple(self.text.split()), argv)
+
+
+def _admits(words: tuple[str, ...], argv: tuple[str, ...]) -> bool:
+    if not words:
+        return not argv
+    word, rest = words[0], words[1:]
+    if not word.endswith("..."):
+        return bool(argv) and _fits(word, argv[0]) and _admits(rest, argv[1:])
+    if _admits(rest, argv):
+        return True
+    return bool(argv) and _fits(word.removesuffix("..."), argv[0]) and _admits(words, argv[1:])
 
 
 def _fits(word: str, argument: str) -> bool:
     placeholder = _PLACEHOLDERS.get(word)
-    return placeholder.fullmatch(argument) is not None if placeholder else argument in word.split("|")
+    return bool(placeholder(argument)) if placeholder else argument in word.split("|")
 
 
-def _usages() -> dict[str, list[_Usage]]:
+def _by_program() -> dict[str, list[_Usage]]:
     by_program: dict[str, list[_Usage]] = {}
     for table, read_only in ((_READS, True), (_WRITES, False)):
         for line in table.strip().splitlines():
@@ -93,7 +115,12 @@ def _usages() -> dict[str, list[_Usage]]:
     return by_program
 
 
-_ALLOWED = _usages()
+_ALLOWED = _by_program()
+
+
+def usages() -> list[str]:
+    """Every line of the list."""
+    return [usage.text for of_program in _ALLOWED.values() for usage in of_program]
 
 
 def check(argv: tuple[str, ...]) -> bool:
@@ -103,21 +130,44 @@ def check(argv: tuple[str, ...]) -> bool:
         argv: The program's name and its arguments; never given to a shell unquoted.
 
     Raises:
-        Denied: It is not on the allow-list, or an argument holds a character a shell might act on.
+        Denied: It is not on the allow-list, or an argument holds a character a shell might act on; the message names the
+            action that does the same, where there is one.
     """
     for position, argument in enumerate(argv):
         if found := METACHARACTERS.intersection(argument):
-            raise Denied(f"argv[{position}] holds the shell metacharacter {min(found)!r}; none is allowed")
+            sentence = f"argv[{position}] holds the shell metacharacter {min(found)!r}; none is allowed"
+            raise Denied(sentence + android_hints.instead_of(argv))
     program = argv[0] if argv else ""
     usages = _ALLOWED.get(program)
     if usages is None:
-        raise Denied(f"{program!r} is not on the allow-list; allowed are {', '.join(sorted(_ALLOWED))}")
+        allowed = ", ".join(sorted(_ALLOWED))
+        raise Denied(f"{program!r} is not on the allow-list{android_hints.instead_of(argv)}; allowed are {allowed}")
     for usage in usages:
         if usage.admits(argv):
             return usage.read_only
-    raise Denied(
-        f"these arguments of {program!r} are not on the allow-list; allowed: {'; '.join(u.text for u in usages)}"
-    )
+    if argv[:2] in (("am", "start"), ("am", "start-activity")):
+        try:
+            android_intents.check(argv[2:])
+        except Denied as denied:
+            raise Denied(f"{denied}{android_hints.instead_of(argv)}") from None
+        return False
+    reason = _wrong_key(argv) or f"these arguments of {program!r} are not on the allow-list"
+    allowed = "; ".join(usage.text for usage in usages)
+    raise Denied(f"{reason}{android_hints.instead_of(argv)}; allowed: {allowed}")
+
+
+def _wrong_key(argv: tuple[str, ...]) -> str | None:
+    """Why a key is none, where that is what is wrong."""
+    if argv[:2] != ("input", "keyevent"):
+        return None
+    for argument in argv[2:]:
+        try:
+            spelling = android_keys.one_spelling(argument)
+        except ValueError as error:
+            return str(error)
+        if argument != argument.upper():
+            return f"Android knows {argument!r} only as {android_keys.argument(spelling)}"
+    return None
 
 
 _WORD = re.compile(r"""(?:[^ \t'"\\;|&$`<>(){}\[\]*?~#!\n\r\0]|'[^'\0]*'|"[^"$`\\\0]*")+""")
@@ -142,58 +192,3 @@ def split(line: str) -> tuple[str, ...]:
         words.append(_QUOTED.sub(lambda quoted: quoted[1] or quoted[2] or "", match[0]))
         position = match.end()
     return tuple(words)
-
-
-_TYPED_ACTIONS = {
-    "input tap <x> <y>": "tap",
-    "input swipe <x1> <y1> <x2> <y2>": "swipe",
-    "input swipe <x1> <y1> <x2> <y2> <duration_ms>": "swipe",
-    "input text <text>": "text",
-    "input keyevent <key>": "key",
-    "screencap -p": "screenshot",
-    "getprop": "getprop",
-    "getprop <name>": "getprop",
-    "dumpsys battery": "battery",
-    "am start -n <package>/<activity>": "start_app",
-    "monkey -p <package> -c android.intent.category.LAUNCHER 1": "start_app",
-    "am force-stop <package>": "stop_app",
-}
-_NUMERIC_FIELDS = frozenset({"x", "y", "x1", "y1", "x2", "y2", "duration_ms"})
-
-
-def fields_from_line(line: str) -> dict[str, Any]:
-    """The fields of the action that a line as given to `adb` stands for; not yet validated.
-
-    Args:
-        line: `shell <program> <arguments>`; a leading `adb` is allowed.
-
-    Raises:
-        Denied: It is no such line, or cannot be split safely.
-    """
-    words = split(line)
-    if words[:1] == ("adb",):
-        words = words[1:]
-    if words[:1] != ("shell",) or len(words) == 1:
-        raise Denied("a command is `shell <program> <arguments>`; for anything else use an action")
-    argv = words[1:]
-    for template, action in _TYPED_ACTIONS.items():
-        fields = _match(template, argv)
-        if fields is not None:
-            return {"action": action, **fields}
-    return {"action": "shell", "argv": argv}
-
-
-def _match(template: str, argv: tuple[str, ...]) -> dict[str, Any] | None:
-    patterns = template.split()
-    if len(patterns) != len(argv):
-        return None
-    fields: dict[str, Any] = {}
-    for pattern, word in zip(patterns, argv, strict=True):
-        match = re.fullmatch(re.sub(r"<(\w+)>", r"(?P<\1>.*)", pattern), word, re.DOTALL)
-        if match is None:
-            return None
-        fields.update(match.groupdict())
-    return {
-        name: int(value) if name in _NUMERIC_FIELDS and re.fullmatch(r"[0-9]{1,9}", value) else value
-        for name, value in fields.items()
-    }

@@ -145,7 +145,10 @@ async def test_a_hostile_command_line_does_what_it_says_or_is_denied(phone: OneP
         done = effects_since(phone, before)
         if action.action == "text":
             assert {effect["action"] for effect in done} == {"text"}, line
-            assert phone.note == android_shell.split(line)[-1]
+            assert phone.note == android_shell.split(line)[-1].replace("%s", " ")  # as adb has it
+        elif action.action == "open_url":
+            assert [(effect["action"], effect["url"]) for effect in done] == [("open_address", action.url)], line
+            await phone.run(action="start_app", package=NOTES)
         else:
             assert (action.action, done) == ("shell", []), line
         ran += 1

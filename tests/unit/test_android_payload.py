@@ -23,6 +23,7 @@ EFFECTS: list[dict[str, Any]] = [
     {"action": "install", "path": "/sdcard/a.apk", "replace": False},
     {"action": "shell", "argv": ["input", "tap", "1", "2"]},
     {"action": "flow", "name": "perplexity.ask", "inputs": {"question": "Why?"}},
+    {"action": "open_url", "url": "https://example.org/?a=1&b=2#c", "package": "com.ish.browser"},
     {"action": "batch", "actions": [{"action": "wake"}, {"action": "tap", "x": 1, "y": 2}]},
 ]
 REPEATABLE: list[dict[str, Any]] = [
@@ -82,6 +83,57 @@ def test_an_action_survives_the_wire_unchanged(fields: dict[str, object]) -> Non
         ("shell am start -n com.a.b/.C", {"action": "start_app", "package": "com.a.b", "activity": ".C"}),
         ("shell am force-stop com.a.b", {"action": "stop_app", "package": "com.a.b"}),
         ("shell pm list packages -3", {"action": "shell", "argv": ["pm", "list", "packages", "-3"]}),
+        ("shell input text hello%sworld", {"action": "text", "text": "hello world"}),
+        ("shell input keyevent 4", {"action": "key", "key": 4}),
+        ("shell input keyevent KEYCODE_7", {"action": "key", "key": "14"}),
+        ("shell input touchscreen tap 10 20", {"action": "tap", "x": 10, "y": 20}),
+        (
+            "adb shell input keyevent 4 home KEYCODE_ENTER",
+            {"action": "shell", "argv": ["input", "keyevent", "4", "KEYCODE_HOME", "KEYCODE_ENTER"]},
+        ),
+        (
+            "shell input keyevent --longpress POWER",
+            {"action": "shell", "argv": ["input", "keyevent", "--longpress", "KEYCODE_POWER"]},
+        ),
+        ("adb exec-out screencap -p", {"action": "screenshot"}),
+        ("adb shell -T getprop", {"action": "getprop"}),
+        ("shell monkey -p com.a.b 1", {"action": "start_app", "package": "com.a.b"}),
+        (
+            "shell am start -a android.intent.action.VIEW -d 'https://a.b/?c=1&d=2'",
+            {"action": "open_url", "url": "https://a.b/?c=1&d=2"},
+        ),
+        (
+            "shell am start -a android.intent.action.VIEW -d https://a.b/ -p com.c.d",
+            {"action": "open_url", "url": "https://a.b/", "package": "com.c.d"},
+        ),
+        (
+            "shell am start -W -a android.intent.action.VIEW -d app://page --es name some-text --ez flag true --ei n 5",
+            {
+                "action": "shell",
+                "argv": [
+                    "am",
+                    "start",
+                    "-W",
+                    "-a",
+                    "android.intent.action.VIEW",
+                    "-d",
+                    "app://page",
+                    "--es",
+                    "name",
+                    "some-text",
+                    "--ez",
+                    "flag",
+                    "true",
+                    "--ei",
+                    "n",
+                    "5",
+                ],
+            },
+        ),
+        (
+            "shell am start -a android.settings.WIFI_SETTINGS",
+            {"action": "shell", "argv": ["am", "start", "-a", "android.settings.WIFI_SETTINGS"]},
+        ),
     ],
 )
 def test_a_command_line_and_its_action_have_the_same_canonical_json(line: str, fields: dict[str, object]) -> None:
@@ -90,6 +142,14 @@ def test_a_command_line_and_its_action_have_the_same_canonical_json(line: str, f
 
     assert from_line.model_dump_json() == from_fields.model_dump_json()
     assert "command" not in json.loads(from_line.model_dump_json())
+
+
+def test_a_line_may_name_its_phone_as_adb_does() -> None:
+    for data in (
+        {"command": "adb -s SIM1 shell input tap 1 2"},
+        {"command": "-s SIM1 shell input tap 1 2", "device": "SIM1"},
+    ):
+        assert AndroidExecute.model_validate(data) == AndroidExecute(Tap(action="tap", x=1, y=2, device="SIM1"))
 
 
 def test_a_missing_device_is_left_out_of_the_canonical_json() -> None:
@@ -139,6 +199,7 @@ def test_a_missing_device_is_left_out_of_the_canonical_json() -> None:
         ({"action": "install", "artifact": "A" * 64}, "install.artifact", "match pattern"),
         ({"action": "logcat", "lines": 0}, "logcat.lines", "greater than or equal to 1"),
         ({"action": "logcat", "filter": ["a b:I"]}, "logcat.filter.0", "match pattern"),
+        ({"action": "logcat", "filter": ["-f/data/local/tmp/x:V"]}, "logcat.filter.0", "match pattern"),
         ({"action": "flow", "name": "../x.y"}, "flow.name", "match pattern"),
         ({"action": "flow", "name": "a.b", "inputs": {"x": ""}}, "flow.inputs.x", "at least 1 character"),
         ({"action": "batch", "actions": []}, "batch", "at least one"),
@@ -154,6 +215,24 @@ def test_a_missing_device_is_left_out_of_the_canonical_json() -> None:
         ({"action": "shell", "argv": ["id"], "max_output_bytes": 0}, "shell.max_output_bytes", "greater than"),
         ({"command": "devices"}, "command", "shell <program>"),
         ({"command": "shell input tap 99999 1"}, "command.tap.x", "less than or equal to"),
+        ({"command": "adb -s A shell id", "device": "B"}, "", "give one of them"),
+        ({"command": "adb -s A shell id", "tag": "b"}, "", "either device or tag"),
+        ({"command": "adb -s 'a b' shell id"}, "command.shell.device", "match pattern"),
+        ({"command": "adb -d shell id"}, "command", "name the phone by -s SERIAL"),
+        ({"command": "shell"}, "command", "shell <program>"),
+        ({"action": "key", "key": "NOPE"}, "key.key", "'NOPE' is no key of Android"),
+        ({"action": "key", "key": "HOEM"}, "key.key", "did you mean HOME?"),
+        ({"action": "key", "key": 338}, "key.key", "a number from 0 to 337"),
+        ({"action": "key", "key": "-1"}, "key.key", "is no key"),
+        ({"action": "key", "key": True}, "key.key", "valid string"),
+        ({"command": "shell input keyevent NOPE"}, "command.key.key", "'NOPE' is no key of Android"),
+        ({"command": "shell input keyevent HOME NOPE"}, "command", "'NOPE' is no key of Android"),
+        ({"action": "shell", "argv": ["input", "keyevent", "NOPE"]}, "shell.argv", "'NOPE' is no key of Android"),
+        ({"action": "shell", "argv": ["input", "keyevent", "home"]}, "shell.argv", "only as KEYCODE_HOME"),
+        ({"action": "open_url", "url": "example.org"}, "open_url.url", "with its scheme"),
+        ({"action": "open_url", "url": "javascript:alert(1)"}, "open_url.url", "'javascript'"),
+        ({"action": "open_url", "url": "file:///sdcard/a"}, "open_url.url", "'file'"),
+        ({"action": "open_url", "url": "https://a b"}, "open_url.url", "with its scheme"),
     ],
 )
 def test_a_bad_payload_names_the_field(data: object, place: str, reason: str) -> None:
@@ -213,6 +292,117 @@ def test_a_line_that_a_shell_would_act_on_is_refused(line: str) -> None:
 
     assert place == "command"
     assert "must stand inside single quotes" in message
+
+
+@pytest.mark.parametrize(
+    ("line", "action"),
+    [
+        ("shell screencap /sdcard/a.png", "screenshot"),
+        ("adb exec-out screencap -p > a.png", "screenshot"),
+        ("pull /sdcard/a.txt", "pull"),
+        ("adb pull /sdcard/a.txt .", "pull"),
+        ("shell cat /sdcard/a.txt", "pull"),
+        ("push a.txt /sdcard/a.txt", "push"),
+        ("logcat -d", "logcat"),
+        ("adb shell logcat -d | grep x", "logcat"),
+        ("shell uiautomator dump /sdcard/a.xml", "ui_dump"),
+        ("adb -s A shell uiautomator dump && adb pull /sdcard/window_dump.xml", "ui_dump"),
+        ("install a.apk", "install"),
+        ("shell pm install /sdcard/a.apk", "install"),
+        ("uninstall com.a.b", "uninstall"),
+        ("shell pm uninstall com.a.b", "uninstall"),
+        ("shell screenrecord /sdcard/a.mp4", "record"),
+        ("shell monkey -p com.a.b -v 500", "start_app"),
+        ("shell am start com.a.b/.C", "start_app"),
+        ("shell am force-stop --user 0 com.a.b", "stop_app"),
+        ("shell input text two words", "text"),
+        ("shell cmd package list packages", "list_packages"),
+        ("shell dumpsys activity top x", "current_app"),
+    ],
+)
+def test_a_refused_line_names_the_action_that_does_it(line: str, action: str) -> None:
+    [(_, message)] = errors_of({"command": line})
+
+    example = json.loads(message[message.index("{") : message.index("}") + 1])
+    assert f"use the action {action}: " in message
+    assert example.pop("action") == action
+    if "artifact" in example:
+        example["artifact"] = SHA256
+    assert AndroidExecute.model_validate({"action": action, **example}).root.action == action
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("-a android.intent.action.CALL -d tel:1", "android.intent.action.CALL"),
+        ("-a android.intent.action.MASTER_CLEAR", "MASTER_CLEAR"),
+        ("-a android.intent.action.VIEW -d file:///sdcard/a", "file:///sdcard/a"),
+        ("-a android.intent.action.VIEW -d intent:x -W", "intent:x"),
+        ("-n com.a.b/.C --es key -f", "'-f'"),
+        ("-n com.a.b/.C --grant-read-uri-permission", "--grant-read-uri-permission"),
+        ("-n com.a.b/.C --es -x y", "'-x'"),
+        ("-D -n com.a.b/.C", "'-D'"),
+        ("-W", "what to start"),
+        ("-n", "'-n'"),
+    ],
+)
+def test_a_start_that_asks_for_more_than_a_page_is_refused(words: str, named: str) -> None:
+    [(_, message)] = errors_of({"action": "shell", "argv": ["am", "start", *words.split()]})
+
+    assert named in message
+    assert "am start takes" in message
+
+
+OPTIONS = ["-f/data/local/tmp/x:V", "-n", "--user", "--", "-", "-1", "-rf", "--es"]
+FREE_TEXTS = {
+    *("text.text", "flow.inputs.question", "tap_on.selector.text", "find.selector.id"),
+    "wait_for.selector.description_contains",
+}
+"""Those that may begin with a hyphen: typed as they are, or compared with what is on the screen."""
+
+
+def places_of_strings(value: object, place: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    if isinstance(value, str):
+        return [place]
+    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [found for name, member in members for found in places_of_strings(member, (*place, name))]
+
+
+def replaced(value: Any, place: tuple[str | int, ...], new: str) -> Any:
+    if not place:
+        return new
+    copy = value.copy()
+    copy[place[0]] = replaced(value[place[0]], place[1:], new)
+    return copy
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("fields", EVERY_ACTION, ids=lambda fields: str(fields["action"]))
+def test_no_value_of_any_action_can_be_taken_for_an_option(fields: dict[str, Any], option: str) -> None:
+    taken = set()
+    for place in places_of_strings(fields):
+        try:
+            AndroidExecute.model_validate(replaced(fields, place, option))
+        except ValidationError:
+            continue
+        taken.add(".".join(map(str, (fields["action"], *place))))
+
+    assert taken <= FREE_TEXTS
+
+
+@pytest.mark.parametrize("usage", android_shell.usages())
+@pytest.mark.parametrize("option", ["-n", "-e", "--user", "-f/data/local/tmp/x:V"])
+def test_no_argument_of_an_allowed_program_can_be_taken_for_an_option(usage: str, option: str) -> None:
+    examples = {"NUMBER": "1", "PACKAGE": "com.a.b", "COMPONENT": "com.a.b/.C", "KEY": "HOME", "WORD": "a", "NAME": "a"}
+    words = [word.removesuffix("...").partition("|")[0] for word in usage.split()]
+    argv = [examples.get(word, "-3" if word == "FLAG" else "a" if word == "TEXT" else word) for word in words]
+    assert android_shell.check(tuple(argv)) in (True, False)
+
+    for place, word in enumerate(words):
+        if word not in examples or (word == "WORD" and len(option) > 2) or ("FLAG" in words and len(option) == 2):
+            continue
+        with pytest.raises(ValueError, match="allow"):
+            android_shell.check((*argv[:place], option, *argv[place + 1 :]))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import singledispatch
 
 from contracts import android_actions as android
+from contracts import android_keys
 from contracts import android_screen_actions as screen_actions
 from contracts.errors import ErrorCode, Permanent
 from workers.android.adb import MAX_OUTPUT_BYTES, ShellOutput
@@ -65,7 +66,7 @@ def _(action: screen_actions.LongPress) -> Plan:
 
 @plan.register
 def _(action: screen_actions.PressKey) -> Plan:
-    return _silent(f"input keyevent {action.key if action.key.isdigit() else 'KEYCODE_' + action.key}")
+    return _silent(f"input keyevent {android_keys.argument(action.key)}")
 
 
 @plan.register
@@ -81,6 +82,13 @@ def _(action: android.StartApp) -> Plan:
     else:
         line = f"monkey -p {action.package} -c android.intent.category.LAUNCHER 1"
     return Plan(line, lambda output: _read_started(output, started))
+
+
+@plan.register
+def _(action: android.OpenUrl) -> Plan:
+    words = ["am", "start", "-a", "android.intent.action.VIEW", "-d", action.url]
+    line = shlex.join([*words, *(["-p", action.package] if action.package else [])])
+    return Plan(line, lambda output: _read_started(output, {"url": action.url}))
 
 
 @plan.register

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 
 from contracts.android_actions import SingleAction
 from contracts.android_fields import MAX_TIMEOUT_SECONDS, Package, Selector
+from contracts.android_keys import Key
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 Seconds = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_SECONDS)]
@@ -63,7 +64,7 @@ class Type(_Part):
 class Press(_Part):
     """Press a key."""
 
-    press: str
+    press: Key
 
 
 class WaitFor(_Part):
