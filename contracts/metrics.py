@@ -31,6 +31,9 @@ CONSUMER_ALIVE = Gauge("ish_consumer_alive", "1 while this worker has a live con
 RECONNECTS = Counter("ish_reconnects_total", "Connections to the broker opened after the first.", ["connection"])
 
 HTTP_REQUESTS = Counter("ish_http_requests_total", "Requests answered by the gateway.", ["route", "status"])
+HTTP_CONNECTIONS_REFUSED = Counter(
+    "ish_http_connections_refused_total", "Connections turned away: too many in all, or of one address.", ["bound"]
+)
 HTTP_DURATION = Histogram("ish_http_request_duration_seconds", "Time to answer.", ["route"], buckets=_FAST)
 UNRECORDED = Counter("ish_unrecorded_commands_total", "Accepted commands left for their worker to record.")
 PUBLISH_FAILURES = Counter("ish_publish_failures_total", "Commands the broker did not confirm.", ["reason"])

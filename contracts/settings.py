@@ -60,6 +60,18 @@ class Settings(BaseSettings):
     gateway_url: str = Field(default="", description="Where the CLI finds the gateway.")
     gateway_host: str = Field(default="127.0.0.1", description="Address the gateway listens on.")
     gateway_port: int = Field(default=8000, ge=1, le=65535, description="Port the gateway listens on.")
+    gateway_connections: int = Field(
+        default=4000, ge=16, le=60000, description="HTTP connections held at once; also bounded by file descriptors."
+    )
+    gateway_connections_per_address: int = Field(
+        default=2000, ge=1, le=60000, description="Of these, from one address; a proxy in front is one."
+    )
+    gateway_request_seconds: float = Field(
+        default=10,
+        gt=0,
+        le=300,
+        description="Time for a request's header; its body may take twice that, and 1 s per KiB.",
+    )
     api_key: str = Field(default="", description="Key the CLI sends as X-API-Key.")
     adb_servers: str = Field(default="", description="adb servers, host:port, comma-separated.")
     providers_file: str = Field(default="", description="TOML file of AI providers, models and aliases.")

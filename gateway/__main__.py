@@ -10,6 +10,8 @@ import signal
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -19,11 +21,11 @@ from yarl import URL
 from contracts.logs import configure_logs, get_logger
 from contracts.settings import Settings, settings, stop
 from gateway import PUBLISHER
-from gateway.app import build
+from gateway.app import build, rendered
+from gateway.connections import Bounds, Connections, descriptors
 from gateway.parts import Parts, running
+from gateway.protocol import BoundedProtocol
 
-_KEEP_ALIVE_SECONDS = 75
-"""Longer than the minute for which proxies usually keep theirs, so that a proxy never meets a closing connection."""
 _BACKLOG = 1024
 _GARBAGE_THRESHOLDS = (50_000, 20, 50)
 """Objects made between collections: with Python's own 700 they cost a sixth of a request, and half of the slowest."""
@@ -66,10 +68,12 @@ def _listen(host: str, port: int) -> socket.socket:
 
 async def _serve(chosen: Settings, listener: socket.socket) -> None:
     parts = Parts.of(chosen)
+    connections = Connections(_bounds(chosen))
+    protocol: Any = partial(BoundedProtocol, connections=connections, render=rendered)
     server = _Server(
         uvicorn.Config(
             build(parts),
-            http="httptools",
+            http=protocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -78,7 +82,6 @@ async def _serve(chosen: Settings, listener: socket.socket) -> None:
             server_header=False,
             proxy_headers=False,
             backlog=_BACKLOG,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=max(1, round(chosen.stop_grace_seconds)),
         )
     )
@@ -93,8 +96,21 @@ async def _serve(chosen: Settings, listener: socket.socket) -> None:
     log = get_logger()
     async with running(parts):
         log.info("process_started", host=chosen.gateway_host, port=listener.getsockname()[1])
-        await server.serve(sockets=[listener])
+        async with asyncio.TaskGroup() as tasks:
+            sweeping = tasks.create_task(connections.run())
+            await server.serve(sockets=[listener])
+            sweeping.cancel()
     log.info("process_stopped")
+
+
+def _bounds(chosen: Settings) -> Bounds:
+    connections = min(chosen.gateway_connections, descriptors())
+    return Bounds(
+        connections=connections,
+        connections_per_address=min(chosen.gateway_connections_per_address, connections),
+        head_seconds=chosen.gateway_request_seconds,
+        body_seconds=2 * chosen.gateway_request_seconds,
+    )
 
 
 if __name__ == "__main__":

@@ -58,11 +58,17 @@ def build(parts: Parts) -> ASGIApp:
     for module in (health, commands, events, records, artifacts, chat, models, documents):
         app.include_router(module.router)
     app.state.openapi = documents.openapi(app, POST_PATHS, flows=perplexity.ROUTES)
-    return Edge(app, shortcuts=shortcuts, render=_rendered)
+    return Edge(app, shortcuts=shortcuts, render=rendered)
 
 
-def _rendered(scope: Scope, problem: Problem, *, status: int | None = None) -> Response:
-    """A problem as the clients of its path expect it."""
+def rendered(scope: Scope, problem: Problem, *, status: int | None = None) -> Response:
+    """A problem as the clients of its path expect it.
+
+    Args:
+        scope: Of the request.
+        problem: What is wrong.
+        status: Another status than the type's own.
+    """
     if scope["path"].startswith(PREFIX):
         return of_problem(problem, status=status).response()
     return render(problem, request_id_of(scope), status=status)
@@ -71,7 +77,7 @@ def _rendered(scope: Scope, problem: Problem, *, status: int | None = None) -> R
 async def _problem(request: Request, error: Exception) -> Response:
     if not isinstance(error, Problem):
         raise error
-    return _rendered(request.scope, error)
+    return rendered(request.scope, error)
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:
@@ -79,7 +85,7 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
         raise error
     errors = [{"field": _field(one["loc"]), "rule": str(one["msg"])} for one in error.errors()]
     sentence = "; ".join(f"{one['field']}: {one['rule']}" for one in errors)
-    return _rendered(request.scope, Problem(ProblemType.INVALID_REQUEST, sentence, errors=errors))
+    return rendered(request.scope, Problem(ProblemType.INVALID_REQUEST, sentence, errors=errors))
 
 
 def _field(location: Sequence[str | int]) -> str:
@@ -91,4 +97,4 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     kind, detail = _TYPES.get(error.status_code, (ProblemType.OTHER, str(error.detail)))
-    return _rendered(request.scope, Problem(kind, detail, headers=error.headers), status=error.status_code)
+    return rendered(request.scope, Problem(kind, detail, headers=error.headers), status=error.status_code)

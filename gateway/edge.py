@@ -1,14 +1,14 @@
 """The outermost layer of every answer: request id, security headers, counts, and errors nobody else has answered."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contracts.logs import get_logger
 from contracts.metrics import HTTP_DURATION, HTTP_REQUESTS
-from gateway.intake import Disconnected, request_id_of
+from gateway.intake import Disconnected, headers_of, refuse_encoded, request_id_of
 from gateway.problems import Problem, ProblemType
 
 ROUTE = "ish.route"
@@ -56,11 +56,12 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = _headers(message.get("headers", ()), request_id)
+                message["headers"] = completed(message.get("headers", ()), request_id)
             await send(message)
 
         app = self._shortcuts.get((scope["method"], scope["path"]), self._app)
         try:
+            refuse_encoded(headers_of(scope))
             await app(scope, receive, send_with_headers)
         except Disconnected:
             return
@@ -77,7 +78,13 @@ class Edge:
         HTTP_DURATION.labels(route).observe(time.perf_counter() - started_at)
 
 
-def _headers(given: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+def completed(given: Sequence[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+    """An answer's headers, with those that every answer has.
+
+    Args:
+        given: The answer's own.
+        request_id: Names the request.
+    """
     names = {name for name, _ in given}
     return [
         *given,

@@ -43,7 +43,10 @@ def headers_of(scope: Scope) -> dict[bytes, bytes]:
     Args:
         scope: The ASGI scope.
     """
-    return dict(scope["headers"])
+    known: dict[bytes, bytes] | None = scope.get("ish.headers")
+    if known is None:
+        known = scope["ish.headers"] = dict(scope["headers"])
+    return known
 
 
 def request_id_of(scope: Scope) -> str:
@@ -87,6 +90,24 @@ def read_asked(headers: dict[bytes, bytes], query: bytes) -> Asked:
         priority=priority,
         traceparent=traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None,
     )
+
+
+def refuse_encoded(headers: dict[bytes, bytes]) -> None:
+    """Refuse a body that is compressed, or otherwise not the bytes that are meant.
+
+    Args:
+        headers: As `headers_of` gives them.
+
+    Raises:
+        Problem: It is.
+    """
+    encoding = headers.get(b"content-encoding")
+    if encoding is not None and encoding.strip().lower() not in {b"", b"identity"}:
+        raise Problem(
+            ProblemType.CONTENT_ENCODING,
+            "Send it without Content-Encoding, as it is.",
+            headers={"Accept-Encoding": "identity"},
+        )
 
 
 def wait_seconds(headers: dict[bytes, bytes], query: bytes) -> int:
