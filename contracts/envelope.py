@@ -87,7 +87,13 @@ def read_envelope(properties: ReceivedProperties, *, default_deadline: timedelta
     headers: Mapping[str, Any] = properties.headers or {}
     user, message_id = properties.user_id, properties.message_id
     if UNDECODABLE in headers:
-        raise Refused(ErrorCode.INVALID_HEADER, f"its AMQP properties cannot be decoded ({headers[UNDECODABLE]!s:.64})")
+        raise Refused(
+            ErrorCode.INVALID_HEADER,
+            f"its AMQP properties cannot be decoded ({headers[UNDECODABLE]!s:.64})",
+            # of our own users nobody knows for whom they published
+            publisher=None if user in OWN_USERS else user,
+            message_id=message_id,
+        )
     if not user:
         raise Refused(
             ErrorCode.NO_USER_ID,

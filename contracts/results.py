@@ -47,8 +47,8 @@ class Result(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    command_id: UUID
-    kind: str
+    command_id: UUID | None = Field(description="Null when the message had none, or one that is no UUID.")
+    kind: str = Field(description="`unknown` when neither the message's type nor its routing key said it.")
     status: State
     output: dict[str, Any] | None = None
     error: ResultError | None = None

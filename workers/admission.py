@@ -10,6 +10,7 @@ from contracts.envelope import Refused, read_envelope
 from contracts.errors import ErrorCode, Permanent
 from workers.dead_letters import DeadLetter
 from workers.deliveries import Admitted, Delivery
+from workers.refusals import refusal_of
 
 
 class Unreadable(BaseModel):
@@ -37,7 +38,7 @@ def admit(
 
     Returns:
         A command to claim (one that does not fit carries its `fault`, so that its publisher gets a result), or
-        a dead letter when there is nobody who could be answered.
+        a dead letter when it cannot be recorded as a command; its `refusal` is the answer, where one can be given.
     """
     try:
         envelope = read_envelope(delivery.properties, default_deadline=default_deadline, now=now)
@@ -94,4 +95,5 @@ def dead_letter(delivery: Delivery, refused: Refused, *, queue: str) -> DeadLett
         reply_to=properties.reply_to,
         headers=dict(properties.headers or {}),
         body=delivery.body,
+        refusal=refusal_of(properties, refused, routing_key=delivery.routing_key),
     )

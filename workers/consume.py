@@ -336,7 +336,7 @@ class Consumer:
 
         await until_answered(attempt)
         self._settling.count_dead_letters([letter for _, letter in letters])
-        await self._intake.ack([delivery for delivery, _ in letters])
+        await self._settling.answer_refused(letters)
 
     def _land(self, key: Key) -> None:
         self._flights.pop(key, None)

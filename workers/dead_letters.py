@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from workers.deliveries import Admitted
+from workers.refusals import Refusal
 
 _UNREADABLE_CHARACTERS = 2000
 _ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
@@ -33,6 +34,8 @@ class DeadLetter:
     reply_to: str | None
     headers: dict[str, Any]
     body: bytes
+    refusal: Refusal | None = None
+    """The answer to it, where there is somebody to be answered; not stored."""
 
 
 def dead_letter_of(admitted: Admitted, *, reason: str, message: str, queue: str) -> DeadLetter:

@@ -23,6 +23,7 @@ from workers.dead_letters import DeadLetter, dead_letter_of
 from workers.deliveries import Admitted, Delivery, Finished
 from workers.intake import Intake
 from workers.killpoints import KillPoints
+from workers.refusals import Refusal, refusal_message
 from workers.retries import LOCAL_WAIT_SECONDS
 
 _HELD_POLL_SECONDS = 0.3
@@ -253,6 +254,33 @@ class Settling:
             self._log.warning(
                 "command_refused", reason=letter.reason, publisher=letter.publisher, message_id=letter.message_id
             )
+
+    async def answer_refused(self, letters: Sequence[tuple[Delivery, DeadLetter]]) -> None:
+        """Ack messages that are recorded as dead letters; those that get an answer, after it.
+
+        Args:
+            letters: The messages, and what was recorded of them.
+        """
+        await self._intake.ack([delivery for delivery, letter in letters if letter.refusal is None])
+        for delivery, letter in letters:
+            if letter.refusal is not None:
+                self._spawn(self._answer_refusal(delivery, letter.refusal))
+
+    async def _answer_refusal(self, delivery: Delivery, refusal: Refusal) -> None:
+        message = refusal_message(refusal, user=self._user)
+        delay_seconds = 1.0
+        while True:
+            try:
+                await self._publisher.publish(message)
+                break
+            except (Unroutable, Refused, ValueError) as error:
+                # its publisher's queue is full or gone, and there is no row from which it could be sent later
+                self._log.warning("refusal_dropped", message_id=refusal.message_id, error=str(error))
+                break
+            except PublishFailed:
+                await asyncio.sleep(delay_seconds)
+                delay_seconds = min(2 * delay_seconds, 10.0)
+        await self._intake.ack([delivery])
 
     def _count(self, one: Finished) -> None:
         kind = one.claimed.admitted.envelope.kind.name

@@ -80,28 +80,40 @@ CASES = {
         answered=True,
         names="at most 1048576 bytes",
     ),
-    "an id that is no UUID": Bad("bad_message_id", lambda _: {"message_id": "42"}),
-    "an id with a NUL": Bad("bad_message_id", lambda _: {"message_id": "4\x002"}),
+    "an id that is no UUID": Bad("bad_message_id", lambda _: {"message_id": "42"}, answered=True),
+    "an id with a NUL": Bad("bad_message_id", lambda _: {"message_id": "4\x002"}, answered=True),
     "no user": Bad("no_user_id", lambda _: {"user_id": None}),
-    "no type": Bad("unknown_type", lambda _: {"type": None}),
-    "an unknown type": Bad("unknown_type", lambda _: {"type": "coffee.v1"}),
-    "a type with a NUL": Bad("unknown_type", lambda _: {"type": "coffee\x00.v1"}),
-    "an unknown version": Bad("unknown_version", lambda type_: {"type": type_.removesuffix(".v1") + ".v2"}),
-    "another's reply queue": Bad("foreign_reply_to", lambda _: {"reply_to": "reply.gateway.1"}),
+    "no type": Bad("unknown_type", lambda _: {"type": None}, answered=True),
+    "an unknown type": Bad("unknown_type", lambda _: {"type": "coffee.v1"}, answered=True),
+    "a type with a NUL": Bad("unknown_type", lambda _: {"type": "coffee\x00.v1"}, answered=True),
+    "an unknown version": Bad(
+        "unknown_version", lambda type_: {"type": type_.removesuffix(".v1") + ".v2"}, answered=True
+    ),
+    "another's reply queue": Bad("foreign_reply_to", lambda _: {"reply_to": "reply.gateway.1"}, answered=True),
     "another kind": Bad(
         "wrong_queue",
         lambda type_: {"type": "relay.v1" if type_ != "relay.v1" else "ai.send.v1"},
         answered=True,
         names="key",
     ),
-    "a NUL in the correlation id": Bad("invalid_header", lambda _: {"correlation_id": "a\x00b"}),
-    "a priority nobody knows": Bad("invalid_header", lambda _: {"headers": {"x-priority": "asap"}}),
-    "a deadline that is no number": Bad("invalid_header", lambda _: {"headers": {"x-deadline-ms": "soon"}}),
-    "a deadline in a year": Bad("invalid_header", lambda _: {"headers": {"x-deadline-ms": milliseconds(365)}}),
-    "headers with NULs": Bad("invalid_header", lambda _: {"headers": {"x-priority": "a\x00b", "c\x00": ["\x00"]}}),
-    "headers nested 300 deep": Bad("unknown_type", lambda _: {"headers": {"a": nested(300)}, "type": "coffee.v1"}),
+    "a NUL in the correlation id": Bad("invalid_header", lambda _: {"correlation_id": "a\x00b"}, answered=True),
+    "a priority nobody knows": Bad("invalid_header", lambda _: {"headers": {"x-priority": "asap"}}, answered=True),
+    "a deadline that is no number": Bad(
+        "invalid_header", lambda _: {"headers": {"x-deadline-ms": "soon"}}, answered=True
+    ),
+    "a deadline in a year": Bad(
+        "invalid_header", lambda _: {"headers": {"x-deadline-ms": milliseconds(365)}}, answered=True
+    ),
+    "headers with NULs": Bad(
+        "invalid_header", lambda _: {"headers": {"x-priority": "a\x00b", "c\x00": ["\x00"]}}, answered=True
+    ),
+    "headers nested 300 deep": Bad(
+        "unknown_type", lambda _: {"headers": {"a": nested(300)}, "type": "coffee.v1"}, answered=True
+    ),
     "headers that JSON has no words for": Bad(
-        "unknown_type", lambda _: {"headers": {"a": Decimal("0.1"), "b": bytearray(b"\xff"), "c": DAWN}, "type": None}
+        "unknown_type",
+        lambda _: {"headers": {"a": Decimal("0.1"), "b": bytearray(b"\xff"), "c": DAWN}, "type": None},
+        answered=True,
     ),
 }
 HARMLESS: dict[str, dict[str, Any]] = {
@@ -156,7 +168,7 @@ async def test_properties_that_cannot_be_decoded_stop_no_pool(stage: Stage, demo
     marks = [uuid4().hex for _ in range(3)]
 
     # as clients in other languages can send them: RabbitMQ does not look into strings and numbers
-    usual = {"message_type": type_, "user_id": demo.name, "message_id": str(uuid4())}
+    usual = {"message_type": type_, "user_id": demo.name, "message_id": str(uuid4()), "reply_to": f"reply.{demo.name}"}
     await publish_raw(demo, KEYS[type_], marks[0], usual | {"message_id": "MARK"}, {b"MARK": b"\xff\xfe\xfd\xfc"})
     late = {"headers": {"t": datetime.fromtimestamp(0x4D41524B, UTC)}}
     await publish_raw(demo, KEYS[type_], marks[1], usual | late, {b"\x00\x00\x00\x00MARK": b"\xff" * 8})
@@ -169,16 +181,21 @@ async def test_properties_that_cannot_be_decoded_stop_no_pool(stage: Stage, demo
     await until("the neighbour is answered", lambda: demo.answered([after]))
 
     async def buried() -> bool:
-        bodies = [bytes(letter["body"]).decode() for letter in await stage.records.dead_letters(None)]
+        bodies = [
+            bytes(letter["body"]).decode(errors="replace") for letter in await stage.records.dead_letters(demo.name)
+        ]
         return all(mark in bodies for mark in marks)
 
     await until("they are dead letters", buried)
     reasons = {
         letter["reason"]
-        for letter in await stage.records.dead_letters(None)
+        for letter in await stage.records.dead_letters(demo.name)
         if bytes(letter["body"]).decode(errors="replace") in marks
     }
     assert reasons == {"invalid_header"}
+    await until("each is answered", lambda: len(demo.replies[""]) == 1 and len(demo.replies[usual["message_id"]]) == 2)
+    results = [json.loads(body) for body in demo.replies[""] + demo.replies[usual["message_id"]]]
+    assert {(one["status"], one["error"]["code"]) for one in results} == {("failed", "invalid_header")}
     await until("nothing waits", stage.queues.empty)
 
 
@@ -186,12 +203,26 @@ async def test_a_message_without_an_id_is_a_dead_letter(stage: Stage, demo: Outs
     stage.worker("relay")
 
     # aio-pika would make one up
-    await publish_raw(demo, "relay", "{}", {"message_type": "relay.v1", "user_id": demo.name}, {})
+    properties = {"message_type": "relay.v1", "user_id": demo.name, "reply_to": f"reply.{demo.name}"}
+    await publish_raw(demo, "relay", "{}", properties, {})
 
     async def buried() -> bool:
         return [letter["reason"] for letter in await stage.records.dead_letters(demo.name)] == ["no_message_id"]
 
     await until("it is a dead letter", buried)
+    await until("it is answered", lambda: demo.answered([""]))
+    result = demo.reply("")
+    assert (result["command_id"], result["kind"], result["error"]["code"]) == (None, "relay", "no_message_id")
+
+
+async def test_what_no_queue_takes_is_answered_though_it_is_no_command(stage: Stage, demo: Outsider) -> None:
+    stage.worker("outbox")
+
+    id_ = await demo.publish(demo.command("coffee.v1", {}), key="android.execute.nobody")
+
+    await until("it is answered", lambda: demo.answered([id_]))
+    result = demo.reply(id_)
+    assert (result["command_id"], result["status"], result["error"]["code"]) == (id_, "failed", "unknown_type")
 
 
 async def publish_raw(

@@ -22,6 +22,7 @@ from workers.claims import ROWS, columns
 from workers.dead_letters import DeadLetter, insert_dead_letters
 from workers.deliveries import Admitted
 from workers.outbox.letters import delivery_of, letter_of
+from workers.refusals import Refusal
 
 # A key that the gateway reserved and has no row for is recorded too; another body under a used id is not.
 _RECORD = f"""
@@ -86,7 +87,7 @@ class Burial:
         self._lease = timedelta(seconds=lease_seconds)
         self._log = get_logger(job="burial")
 
-    async def bury(self, message: AbstractIncomingMessage, verdict: Verdict) -> Ended | None:
+    async def bury(self, message: AbstractIncomingMessage, verdict: Verdict) -> Ended | Refusal | None:
         """Record one message.
 
         Args:
@@ -94,7 +95,8 @@ class Burial:
             verdict: Why it is not run.
 
         Returns:
-            The command that was ended by it, whose result is in the outbox; None when there was none to end.
+            The command that was ended by it, whose result is in the outbox; the answer to what is no command; None
+            when there is nobody to answer.
         """
         admitted = self.admit(message, verdict)
         if isinstance(admitted, DeadLetter):
@@ -107,7 +109,8 @@ class Burial:
                 routing_key=verdict.routing_key,
                 publisher=admitted.publisher,
             )
-            return await self._write(message, letter, None)
+            await self._write(message, letter, None)
+            return admitted.refusal
         letter = letter_of(
             message,
             reason=verdict.code.value,

@@ -13,19 +13,20 @@ from contracts.ledger import Ended
 from contracts.topology import DEAD, command_key
 from workers.outbox.burial import Burial, Verdict
 from workers.outbox.letters import storable
+from workers.refusals import Refusal
 
 PREFETCH = 50
 _REASONS = {"delivery_limit": "it was delivered too often without being finished"}
 
 
 def handler(
-    burial: Burial, answer: Callable[[Ended], Awaitable[None]]
+    burial: Burial, answer: Callable[[Ended | Refusal], Awaitable[None]]
 ) -> Callable[[AbstractIncomingMessage], Awaitable[bool]]:
     """What to do with each message of `ish.dead`.
 
     Args:
         burial: Records it.
-        answer: Sends the result of a command that was ended.
+        answer: Sends the result of a command that was ended, or the answer to what is no command.
     """
 
     async def handle(message: AbstractIncomingMessage) -> bool:

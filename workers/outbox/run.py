@@ -10,7 +10,7 @@ from contracts.database import AWAY, open_pool
 from contracts.ledger import Ended
 from contracts.logs import get_logger
 from contracts.metrics import serve_metrics
-from contracts.publisher import Publisher
+from contracts.publisher import Publisher, Refused, Unroutable
 from contracts.settings import Settings
 from contracts.topology import DEAD, UNROUTED
 from workers.outbox import dead, unrouted
@@ -26,6 +26,7 @@ from workers.outbox.resend import Resend
 from workers.outbox.rounds import repeat
 from workers.outbox.subscription import Subscription
 from workers.outbox.webhooks import Webhooks
+from workers.refusals import Refusal, refusal_message
 from workers.registry import Registration
 from workers.stopping import end
 
@@ -65,6 +66,7 @@ class _Worker:
     def __init__(self, settings: Settings, database: Any, webhooks: Webhooks, registration: Registration) -> None:
         user = URL(settings.amqp_url).user or ""
         lease_seconds = settings.lease_seconds
+        self._user = user
         self._settings = settings
         self._registration = registration
         self._publisher = Publisher(
@@ -143,8 +145,15 @@ class _Worker:
                 await asyncio.sleep(1)  # every other job has said so
         await self._registration.beat(lambda: ())
 
-    async def _answer(self, ended: Ended) -> None:
-        await self._resend.send_now([ended.token])
+    async def _answer(self, ended: Ended | Refusal) -> None:
+        if isinstance(ended, Ended):
+            await self._resend.send_now([ended.token])
+            return
+        try:
+            await self._publisher.publish(refusal_message(ended, user=self._user))
+        except (Unroutable, Refused, ValueError) as error:
+            # its publisher's queue is full or gone, and there is no row from which it could be sent later
+            get_logger().warning("refusal_dropped", message_id=ended.message_id, error=str(error))
 
     def _looked_at(self, queue: str, ready: int, consumers: int) -> None:
         for subscription in self._subscriptions:

@@ -18,6 +18,7 @@ from contracts.publisher import Outgoing, PublishFailed
 from contracts.topology import ANDROID, COMMANDS, ROUTING_KEYS, UNROUTED, device_key
 from workers.dead_letters import DeadLetter
 from workers.outbox.burial import Burial, Verdict
+from workers.refusals import Refusal
 
 PREFETCH = 20
 _KEYS = frozenset(ROUTING_KEYS.values())
@@ -29,7 +30,7 @@ class Unrouted:
 
     Args:
         burial: Records what cannot be run.
-        answer: Sends the result of a command that was ended.
+        answer: Sends the result of a command that was ended, or the answer to what is no command.
         publish: Publishes confirmed.
         restore: Makes sure, now, that every queue and binding exists.
         user: This process's own RabbitMQ user.
@@ -39,7 +40,7 @@ class Unrouted:
         self,
         burial: Burial,
         *,
-        answer: Callable[[Ended], Awaitable[None]],
+        answer: Callable[[Ended | Refusal], Awaitable[None]],
         publish: Callable[[Outgoing], Awaitable[Any]],
         restore: Callable[[], Awaitable[None]],
         user: str,
