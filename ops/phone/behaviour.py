@@ -34,6 +34,10 @@ class Behaviour(BaseModel):
     """`never_idle` prints what `uiautomator dump` does while something on the screen keeps moving."""
     injects_input: bool = True
     """False refuses `input`, as some vendors do until a developer option is on."""
+    install_refusal: str | None = None
+    """What every install is refused with, such as `INSTALL_FAILED_USER_RESTRICTED: Install canceled by user`."""
+    old_installer: bool = False
+    """True prints `pkg: FILE` first, exits 0 whatever happened, and replaces nothing without `-r`, as Android 6 does."""
     writes_files: bool = True
     """False refuses to write any file, as a phone with full storage does."""
     shift_px: int = Field(default=0, ge=-1000, le=1000)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from ops.phone.apps import preinstalled
 from ops.phone.apps.keyboard import ADB_KEYBOARD, ADB_KEYBOARD_METHOD
@@ -43,6 +44,8 @@ class Device:
         facts = f"{MODEL}\nserial {serial}\nAndroid {ANDROID_VERSION}"
         self.screen = Screen(preinstalled(facts=facts, keyboard=keyboard))
         self.log = LogBuffer()
+        self.install_sessions: dict[int, Any] = {}
+        """Of `ops.phone.programs.installs`, by number."""
         self.running = 0
         """Command lines running now."""
         self.started = time.monotonic()

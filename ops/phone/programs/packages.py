@@ -1,14 +1,9 @@
-"""The package manager: `pm` and `cmd package`, with installs from a pushed file or from the adb connection."""
+"""The package manager: `pm` and `cmd package`; what installs apps is in `installs`."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 
-from ops.phone.apk import NotAnApk, read_apk
-from ops.phone.apps.app import App
-from ops.phone.files import FileError
+from ops.phone.programs import installs
 from ops.phone.programs.call import Call, Program
-
-_INSTALL_SECONDS = 0.05
 
 
 async def _pm(call: Call) -> int:
@@ -27,8 +22,8 @@ async def _cmd(call: Call) -> int:
 
 async def _package(call: Call, words: Sequence[str]) -> int:
     match list(words):
-        case ["install", *rest]:
-            return await _install(call, rest)
+        case [verb, *rest] if verb in installs.VERBS:
+            return await installs.VERBS[verb](call, rest)
         case ["list", what, *rest] if what in _LISTS:
             return _LISTS[what](call, rest)
         case ["path" | "uninstall" | "clear" as verb, *_, package]:
@@ -64,49 +59,6 @@ def _list_users(call: Call, _: Sequence[str]) -> int:
 
 
 _LISTS = {"packages": _list_packages, "features": _list_features, "users": _list_users}
-
-
-async def _install(call: Call, words: Sequence[str]) -> int:
-    left = list(words)
-    size_bytes: int | None = None
-    paths = []
-    while left:
-        word = left.pop(0)
-        if word == "-S" and left and left[0].isdigit():
-            size_bytes = int(left.pop(0))
-        elif word in ("-i", "--user", "--abi", "--pkg", "--install-location") and left:
-            left.pop(0)
-        elif not word.startswith("-") or word == "-":
-            paths.append(word)
-    if size_bytes is not None:
-        content = await call.stdin.read_exactly(size_bytes)
-        if len(content) < size_bytes:
-            return call.fail("Failure [INSTALL_FAILED_INVALID_APK: the stream ended early]", 1)
-    elif len(paths) == 1:
-        try:
-            content = b"".join(call.device.files.read(paths[0]).chunks())
-        except FileError:
-            return call.fail(f"Error: Unable to open file: {paths[0]}\nConsider using a file under /data/local/tmp/", 1)
-    else:
-        return call.fail("Error: must either specify a package size or an APK file", 1)
-    return await _take_apk(call, content)
-
-
-async def _take_apk(call: Call, content: bytes) -> int:
-    try:
-        package, name = await asyncio.to_thread(read_apk, content)
-    except NotAnApk as error:
-        call.say(f"Failure [INSTALL_PARSE_FAILED_NOT_APK: {error}]")
-        return 1
-    present = call.device.screen.apps.get(package)
-    if present is not None and present.system:
-        call.say(f"Failure [INSTALL_FAILED_UPDATE_INCOMPATIBLE: {package} is part of the simulated phone]")
-        return 1
-    call.effect("install", package=package, size_bytes=len(content))
-    await call.last(_INSTALL_SECONDS)
-    call.device.screen.apps[package] = present or App(package, name)
-    call.device.log.write("I", "PackageManager", f"installed {package}")
-    return call.say("Success")
 
 
 def _uninstall(call: Call, package: str) -> int:
