@@ -28,7 +28,7 @@ Events are constant snake_case in the past tense; facts go into fields. No promp
 | command_rerouted | info | a message that no queue took went to its queue after all |
 | commands_republished | warning | their message was lost with a queue or a worker |
 | outbox_job_failed, outbox_job_recovered | error, info | one job of the outbox worker, once an episode |
-| rows_pruned, partition_changed | info | housekeeping |
+| rows_pruned, partition_changed, uploads_pruned | info | housekeeping |
 | delivery_failed, delivery_given_up | warning, error | a webhook target does not answer |
 | phones_taken, phones_released | info | this worker has phones to use; has left them to others |
 | phones_lost | warning | it is not sure any more that they are this worker's; it has let go of them |

@@ -135,10 +135,19 @@ class Settings(BaseSettings):
         default=86400, gt=0, description="Age of a reply that is given up as undeliverable."
     )
     artifact_retention_days: int = Field(
-        default=30, ge=1, description="Days that screenshots, recordings and pulled files are kept."
+        default=30, ge=1, description="Days that artifacts (screenshots, recordings, uploads) are kept."
     )
     artifact_limit_bytes: int = Field(
-        default=32 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="Largest artifact that is stored."
+        default=32 * 1024 * 1024,
+        ge=1024,
+        le=256 * 1024 * 1024,
+        description="Largest picture, recording or file that is taken from a phone.",
+    )
+    upload_limit_bytes: int = Field(
+        default=1024**3, ge=1024, le=64 * 1024**3, description="Largest artifact that may be uploaded."
+    )
+    upload_expiry_seconds: float = Field(
+        default=86400, ge=60, description="Time without a new byte after which an unfinished upload is removed."
     )
     retention_days: int = Field(default=90, ge=1, description="Days that finished commands are kept.")
     delivery_allow_http: bool = Field(default=False, description="Allow http:// delivery targets.")

@@ -9,7 +9,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Scope
 
 from contracts.commands import KIND_AI, KIND_ANDROID, KIND_RELAY, KINDS
-from gateway import artifacts, commands, documents, events, health, perplexity, records
+from gateway import artifacts, commands, documents, events, health, perplexity, records, uploads
 from gateway.accept import Accept
 from gateway.edge import Edge
 from gateway.intake import request_id_of
@@ -55,7 +55,7 @@ def build(parts: Parts) -> ASGIApp:
         shortcuts.update({(method, route.path): accept for method in route.methods})
     # the shortcuts answer before routing; these answer another method with 405
     app.router.routes += [Route(path, endpoint, methods=[method]) for (method, path), endpoint in shortcuts.items()]
-    for module in (health, commands, events, records, artifacts, chat, models, documents):
+    for module in (health, commands, events, records, artifacts, uploads, chat, models, documents):
         app.include_router(module.router)
     app.state.openapi = documents.openapi(app, POST_PATHS, flows=perplexity.ROUTES)
     return Edge(app, shortcuts=shortcuts, render=rendered)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from contracts.publisher import Publisher
 from contracts.settings import Settings
+from gateway.appending import Uploads
 from gateway.cache import ResultCache
 from gateway.database import Database
 from gateway.identities import Identities
@@ -33,6 +34,7 @@ class Parts:
     cache: ResultCache
     streams: TokenReader
     progress: Progress
+    uploads: Uploads
 
     @classmethod
     def of(cls, settings: Settings) -> "Parts":
@@ -55,6 +57,7 @@ class Parts:
             cache=ResultCache(settings.redis_url, keep_seconds=settings.result_cache_seconds),
             streams=TokenReader(settings.redis_url),
             progress=Progress(database),
+            uploads=Uploads(database, connections=settings.postgres_pool_size, limit_bytes=settings.upload_limit_bytes),
         )
 
 

@@ -11,6 +11,7 @@ class Job(IntEnum):
 
     REPUBLISH = 4947101
     HOUSEKEEPING = 4947102
+    UPLOADS = 4947103
 
 
 @asynccontextmanager

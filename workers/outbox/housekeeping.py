@@ -25,11 +25,19 @@ delete from deliveries where seq in (
 )
 """
 _DEAD_LETTERS = "delete from dead_letters where seq in (select seq from dead_letters where at < $1 limit $2)"
-# artifacts are large: few in one transaction. Their owners' rows go with them.
+# Artifacts are large: few in one transaction. Their owners' rows go with them; pieces are removed by `uploads`. The age is
+# asked again of the row that is deleted: somebody may have stored the same bytes meanwhile.
 _ARTIFACTS = """
-delete from artifacts where sha256 in (
-  select sha256 from artifacts where created_at < $1 order by created_at limit $2
+with gone as (
+  delete from artifacts where created_at < $1 and sha256 in (
+    select sha256 from artifacts where created_at < $1 order by created_at limit $2
+  )
+  returning upload
+),
+uploads as (
+  update artifact_uploads set state = 'discarded' where id in (select upload from gone where upload is not null)
 )
+select count(*) from gone
 """
 _ARTIFACTS_BATCH = 100
 _LOSSES = "delete from queue_losses where handled_at < $1"
@@ -66,9 +74,7 @@ class Housekeeping:
                 "command_keys": await _in_batches(connection, _KEYS, (limit - _KEYS_BEYOND).date()),
                 "deliveries": await _in_batches(connection, _DELIVERIES, limit),
                 "dead_letters": await _in_batches(connection, _DEAD_LETTERS, limit),
-                "artifacts": await _in_batches(
-                    connection, _ARTIFACTS, now - self._artifact_retention, batch=_ARTIFACTS_BATCH
-                ),
+                "artifacts": await _artifacts(connection, now - self._artifact_retention),
                 "workers": _count(await connection.execute(_WORKERS, now)),
                 "queue_losses": _count(await connection.execute(_LOSSES, limit)),
             }
@@ -82,6 +88,15 @@ class Housekeeping:
             await connection.execute("set local lock_timeout = '1s'")
             for row in await connection.fetch(_PARTITIONS, self._retention.days):
                 self._log.info("partition_changed", partition=row["partition_name"], action=row["action"])
+
+
+async def _artifacts(connection: Any, limit: datetime) -> int:
+    total = 0
+    while True:
+        count = int(await connection.fetchval(_ARTIFACTS, limit, _ARTIFACTS_BATCH))
+        total += count
+        if count < _ARTIFACTS_BATCH:
+            return total
 
 
 async def _in_batches(connection: Any, statement: str, limit: Any, *, batch: int = _BATCH) -> int:

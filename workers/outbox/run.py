@@ -25,6 +25,7 @@ from workers.outbox.republish import Republish
 from workers.outbox.resend import Resend
 from workers.outbox.rounds import repeat
 from workers.outbox.subscription import Subscription
+from workers.outbox.uploads import PruneUploads
 from workers.outbox.webhooks import Webhooks
 from workers.refusals import Refusal, refusal_message
 from workers.registry import Registration
@@ -106,6 +107,7 @@ class _Worker:
             retention_days=settings.retention_days,
             artifact_retention_days=settings.artifact_retention_days,
         )
+        self._uploads = PruneUploads(database, expiry_seconds=settings.upload_expiry_seconds)
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Run every job until asked to stop; webhooks on their way are waited for."""
@@ -124,6 +126,7 @@ class _Worker:
                 group.create_task(repeat("orphaned", self._republish.orphaned, every_seconds=5)),
                 group.create_task(repeat("forgotten", self._republish.forgotten, every_seconds=30)),
                 group.create_task(repeat("housekeeping", self._housekeeping.round, every_seconds=3600)),
+                group.create_task(repeat("uploads", self._uploads.round, every_seconds=30)),
                 *(group.create_task(repeat(one.queue, one.round, every_seconds=1)) for one in self._subscriptions),
             ]
             log.info("process_started", worker=self._registration.name)
