@@ -22,7 +22,7 @@ from pydantic_core import CoreSchema
 from typing_extensions import override
 
 from contracts import android_lines
-from contracts.android_actions import Action
+from contracts.android_actions import Action, Batch, Install, Push
 from contracts.android_fields import MAX_TEXT_CHARACTERS, Target
 
 _action: TypeAdapter[Action] = TypeAdapter(Annotated[Action, Field(discriminator="action")])
@@ -106,6 +106,12 @@ class AndroidExecute(RootModel[Annotated[Action, Field(discriminator="action")]]
     def timeout_seconds(self) -> float:
         """How long the phone may take for all of it, in seconds."""
         return self.root.timeout_seconds
+
+    @property
+    def artifacts(self) -> tuple[str, ...]:
+        """The sender's artifacts that it puts on the phone, by their sha256."""
+        actions = self.root.actions if isinstance(self.root, Batch) else (self.root,)
+        return tuple(one for action in actions if isinstance(action, Install | Push) for one in action.sources)
 
     @property
     def repeatable(self) -> bool:

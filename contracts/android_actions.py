@@ -12,8 +12,10 @@ from pydantic import Field, JsonValue, StringConstraints, field_validator, model
 from contracts import android_screen_actions as screen
 from contracts import android_shell
 from contracts.android_fields import (
+    DEFAULT_TIMEOUT_SECONDS,
     MAX_TEXT_CHARACTERS,
     MAX_TIMEOUT_SECONDS,
+    MAX_TRANSFER_SECONDS,
     Activity,
     Effect,
     Package,
@@ -24,10 +26,12 @@ from contracts.android_fields import (
     Target,
     Text,
     Url,
+    is_false,
     is_none,
 )
 
 MAX_BATCH_ACTIONS = 100
+MAX_SPLIT_APKS = 64
 MAX_LINE_BYTES = 32 * 1024
 """Of a command line's arguments together; adb itself takes at most 64 KiB."""
 _NOT_EMPTY: dict[str, JsonValue] = {"minItems": 1}
@@ -115,22 +119,65 @@ class StopApp(Repeatable):
 
 
 class Install(Target):
-    """Install an app from an APK: an artifact of yours, or a file that was pushed to the phone."""
+    """Install an app: an artifact of yours, the split APKs of one app, or a file that was pushed to the phone."""
 
     action: Literal["install"]
-    artifact: Sha256 | None = Field(default=None, exclude_if=is_none, description="The APK's artifact.")
+    artifact: Sha256 | None = Field(
+        default=None, exclude_if=is_none, description="The APK's artifact; `POST /api/artifacts` makes one."
+    )
+    artifacts: tuple[Sha256, ...] | None = Field(
+        default=None,
+        exclude_if=is_none,
+        min_length=1,
+        max_length=MAX_SPLIT_APKS,
+        description="The artifacts of a split app, base and splits; they are installed together or not at all.",
+    )
     path: PhonePath | None = Field(default=None, exclude_if=is_none, description="The APK on the phone.")
-    replace: bool = Field(default=True, strict=True, description="Replace an installed version and keep its data.")
-    grant_permissions: bool = Field(default=False, strict=True, description="Grant every permission that it asks for.")
+    replace: bool = Field(
+        default=True,
+        strict=True,
+        description="`-r`: replace an installed version and keep its data; false refuses it (`-R`).",
+    )
+    grant_permissions: bool = Field(
+        default=False, strict=True, description="`-g`: grant every permission that it asks for."
+    )
+    allow_test: bool = Field(
+        default=False, exclude_if=is_false, strict=True, description="`-t`: also an app that is marked `testOnly`."
+    )
+    allow_downgrade: bool = Field(
+        default=False,
+        exclude_if=is_false,
+        strict=True,
+        description="`-d`: also an older version; phones allow it for debuggable apps only.",
+    )
     timeout_seconds: float = Field(
-        default=120.0, gt=0, le=MAX_TIMEOUT_SECONDS, description="How long the phone may take for all of it."
+        default=300.0, gt=0, le=MAX_TRANSFER_SECONDS, description="How long the phone may take for all of it."
     )
 
     @model_validator(mode="after")
     def _one_source(self) -> "Install":
-        if (self.artifact is None) == (self.path is None):
-            raise ValueError("give either artifact or path")
+        if sum(source is not None for source in (self.artifact, self.artifacts, self.path)) != 1:
+            raise ValueError("give either artifact or artifacts or path")
+        if self.artifacts is not None and len(set(self.artifacts)) < len(self.artifacts):
+            raise ValueError("artifacts: the same one is named twice")
         return self
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The artifacts that it installs, by their sha256."""
+        return self.artifacts or ((self.artifact,) if self.artifact is not None else ())
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """As the package manager takes them."""
+        asked = {
+            "-r": self.replace,
+            "-R": not self.replace,
+            "-g": self.grant_permissions,
+            "-t": self.allow_test,
+            "-d": self.allow_downgrade,
+        }
+        return tuple(flag for flag, wanted in asked.items() if wanted)
 
     @property
     def repeatable(self) -> bool:
@@ -152,6 +199,12 @@ class Push(Repeatable):
     path: PhonePath
     content_base64: str | None = Field(default=None, exclude_if=is_none, description="The content.")
     artifact: Sha256 | None = Field(default=None, exclude_if=is_none, description="Or an artifact of yours.")
+    timeout_seconds: float = Field(
+        default=DEFAULT_TIMEOUT_SECONDS,
+        gt=0,
+        le=MAX_TRANSFER_SECONDS,
+        description="How long the phone may take for all of it.",
+    )
 
     @field_validator("content_base64")
     @classmethod
@@ -168,6 +221,11 @@ class Push(Repeatable):
         if (self.content_base64 is None) == (self.artifact is None):
             raise ValueError("give either content_base64 or artifact")
         return self
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The artifact that it writes, by its sha256."""
+        return () if self.artifact is None else (self.artifact,)
 
 
 class Pull(Repeatable):
@@ -262,7 +320,7 @@ class Batch(Target):
         max_length=MAX_BATCH_ACTIONS, json_schema_extra=_NOT_EMPTY
     )
     timeout_seconds: float = Field(
-        default=120.0, gt=0, le=MAX_TIMEOUT_SECONDS, description="How long all of them may take together."
+        default=120.0, gt=0, le=MAX_TRANSFER_SECONDS, description="How long all of them may take together."
     )
 
     @model_validator(mode="after")

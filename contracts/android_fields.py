@@ -9,6 +9,8 @@ from contracts.android_intents import url_fault
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
 MAX_TIMEOUT_SECONDS = 300.0
+MAX_TRANSFER_SECONDS = 900.0
+"""Of what moves files: an app of 1 GiB over a slow cable. RabbitMQ waits half an hour for an ack."""
 MAX_TEXT_CHARACTERS = 4000
 MAX_PATH_BYTES = 1000
 MAX_URL_CHARACTERS = 4000
@@ -26,6 +28,15 @@ def is_none(value: object) -> bool:
         value: The field's.
     """
     return value is None
+
+
+def is_false(value: object) -> bool:
+    """Whether a switch is off; for `exclude_if`.
+
+    Args:
+        value: The field's.
+    """
+    return value is False
 
 
 def _without_nul(value: str) -> str:

@@ -9,13 +9,16 @@ from collections.abc import Callable
 
 from starlette.types import Receive, Scope, Send
 
+from contracts.android import AndroidExecute
 from contracts.commands import Kind, decode_payload
 from contracts.errors import Permanent
 from gateway import PUBLISHER
+from gateway.artifacts import missing_artifacts
+from gateway.database import DatabaseAway
 from gateway.edge import ROUTE
 from gateway.intake import Asked, headers_of, read_asked, read_body, request_id_of
 from gateway.parts import Parts
-from gateway.problems import invalid_body
+from gateway.problems import invalid, invalid_body
 from gateway.publishing import Publishing, Standing
 from gateway.recorder import Accepted
 from gateway.views import encode, location, stored, summary
@@ -48,20 +51,22 @@ class Accept:
         owner = await self._parts.keys.owner_of(headers)
         asked = read_asked(headers, scope["query_string"])
         body = await read_body(receive, headers, limit_bytes=self._parts.settings.body_limit_bytes)
-        command = self._command(owner, asked, body, scope)
+        command = await self._command(owner, asked, body, scope)
         if asked.wait_seconds:
             standing = await self._publish_and_wait(command, asked)
         else:
             standing = await self._publishing.publish(command, keyed=asked.idempotency_key is not None)
         await self._respond(send, standing, asked)
 
-    def _command(self, owner: str, asked: Asked, body: bytes, scope: Scope) -> Accepted:
+    async def _command(self, owner: str, asked: Asked, body: bytes, scope: Scope) -> Accepted:
         try:
             if self._payload_of is not None:
                 body = self._payload_of(scope, body)
             payload = decode_payload(self._kind, body)
         except Permanent as error:
             raise invalid_body(error) from None
+        if isinstance(payload, AndroidExecute) and payload.artifacts:
+            await self._check_artifacts(owner, payload.artifacts)
         return self._publishing.command(
             owner,
             asked,
@@ -70,6 +75,15 @@ class Accept:
             correlation_id=request_id_of(scope),
             waits=asked.wait_seconds > 0,
         )
+
+    async def _check_artifacts(self, owner: str, artifacts: tuple[str, ...]) -> None:
+        """Refuse a command that names what its owner does not have; its worker looks again when it runs."""
+        try:
+            missing = await missing_artifacts(self._parts, owner, artifacts)
+        except DatabaseAway:
+            return  # commands are accepted while PostgreSQL is away
+        if missing:
+            raise invalid("artifact", f"you have no artifact {missing[0]}; POST /api/artifacts stores one")
 
     async def _publish_and_wait(self, command: Accepted, asked: Asked) -> Standing:
         with self._parts.waiting.expect(PUBLISHER, command.id) as future:

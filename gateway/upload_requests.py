@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
+from gateway.intake import refuse_encoded
 from gateway.problems import Problem, ProblemType, invalid
 
 ANY_TYPE = "application/octet-stream"
@@ -95,8 +96,7 @@ def _media_type(headers: Mapping[bytes, bytes], *, partial: bool) -> str:
     if given.startswith("multipart/"):
         sentence = "Send the file itself as the body, not a form: `curl -T app.apk`, or `--data-binary @app.apk`."
         raise Problem(ProblemType.MEDIA_TYPE, sentence)
-    if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
-        raise Problem(ProblemType.MEDIA_TYPE, "Send the file as it is, without Content-Encoding.")
+    refuse_encoded(dict(headers))
     if partial:
         if given != PARTIAL:
             raise Problem(ProblemType.MEDIA_TYPE, f"Send the part with Content-Type: {PARTIAL}.")

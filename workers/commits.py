@@ -99,8 +99,8 @@ on conflict (sha256) do update set created_at = clock_timestamp()
 """
 
 _ARTIFACT_OWNERS = """
-insert into artifact_owners (sha256, owner, publisher, command_id)
-select * from unnest($1::text[], $2::text[], $3::text[], $4::uuid[])
+insert into artifact_owners (sha256, owner, publisher, command_id, media_type)
+select * from unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::text[])
 on conflict do nothing
 """
 
@@ -257,6 +257,7 @@ async def _insert_artifacts(connection: Any, finished: Sequence[Finished]) -> No
         [envelope.owner for envelope, _ in owned],
         [envelope.publisher for envelope, _ in owned],
         [envelope.id for envelope, _ in owned],
+        [artifact.content_type for _, artifact in owned],
     )
 
 

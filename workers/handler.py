@@ -4,7 +4,7 @@ A handler is `async (Command) -> Outcome`. It raises a `contracts.errors.Command
 finished; it never acks, publishes or opens a transaction. The consume path writes what it returns in one transaction.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -67,6 +67,28 @@ class Artifact:
     """Lower-case hex of the content."""
     content_type: str
     content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredArtifact:
+    """A blob that an owner has stored, read piece by piece: it may be larger than a worker's memory."""
+
+    size_bytes: int
+    pieces: Callable[[], AsyncIterator[bytes]]
+    """Its bytes from the first on, at most about 1 MiB at a time; asked for again, they begin anew."""
+
+    @classmethod
+    def of(cls, content: bytes) -> "StoredArtifact":
+        """One that is in memory.
+
+        Args:
+            content: All of it.
+        """
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield content
+
+        return cls(len(content), pieces)
 
 
 @dataclass(frozen=True, slots=True)

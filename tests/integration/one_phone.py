@@ -18,6 +18,7 @@ from workers.android.adb import AdbServer
 from workers.android.devices import Transport
 from workers.android.readings import Reading
 from workers.android.runner import run_action
+from workers.handler import StoredArtifact
 
 PATIENCE_SECONDS = 120
 NOTES = "com.ish.notes"
@@ -72,8 +73,9 @@ class OnePhone:
         """What stands in the notes app."""
         return self.device.screen.typed.get(NOTES, "")
 
-    async def _fetch(self, sha256: str) -> bytes | None:
-        return self.artifacts.get(sha256)
+    async def _fetch(self, sha256: str) -> StoredArtifact | None:
+        content = self.artifacts.get(sha256)
+        return None if content is None else StoredArtifact.of(content)
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from tests.integration.one_phone import PATIENCE_SECONDS, OnePhone, one_phone
 from workers.android.adb import AdbServer
 from workers.android.devices import Transport
 from workers.android.handler import RunOnPhone, build
-from workers.handler import Command, Outcome
+from workers.handler import Command, Outcome, StoredArtifact
 
 TAP = {"action": "tap", "x": 1, "y": 2}
 
@@ -58,8 +58,9 @@ def artifacts() -> dict[tuple[str, str], bytes]:
 
 @pytest.fixture
 def run_on(artifacts: dict[tuple[str, str], bytes]) -> RunOnPhone:
-    async def read(owner: str, sha256: str) -> bytes | None:
-        return artifacts.get((owner, sha256))
+    async def read(owner: str, sha256: str) -> StoredArtifact | None:
+        content = artifacts.get((owner, sha256))
+        return None if content is None else StoredArtifact.of(content)
 
     return build(artifacts=read, artifact_limit_bytes=32 * 1024 * 1024)
 

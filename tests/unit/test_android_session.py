@@ -7,6 +7,7 @@ from typing_extensions import override
 from contracts.errors import ErrorCode, Indeterminate, Transient
 from workers.android.adb import AdbFailure, AdbServer, ShellOutput
 from workers.android.session import Session
+from workers.handler import StoredArtifact
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Way:
     serial: str = "SIM1"
 
 
-async def no_artifact(_: str) -> bytes | None:
+async def no_artifact(_: str) -> StoredArtifact | None:
     return None
 
 

@@ -10,6 +10,7 @@ import struct
 
 from contracts.errors import ErrorCode
 from workers.android.adb import AdbFailure, AdbServer
+from workers.handler import StoredArtifact
 
 _HEADER = struct.Struct("<4sI")
 _STAT = struct.Struct("<4sIII")
@@ -26,7 +27,13 @@ class FileTooLarge(Exception):
 
 
 async def write_file(
-    server: AdbServer, serial: str, path: str, content: bytes, *, timeout_seconds: float, written_at: int
+    server: AdbServer,
+    serial: str,
+    path: str,
+    content: StoredArtifact,
+    *,
+    timeout_seconds: float,
+    written_at: int,
 ) -> None:
     """Write a file on a phone, over an older one of that name; folders are made as needed.
 
@@ -34,7 +41,7 @@ async def write_file(
         server: The adb server that has the phone.
         serial: The transport's name.
         path: On the phone.
-        content: All of it.
+        content: Read as fast as the phone takes it.
         timeout_seconds: For all of it.
         written_at: The file's time, in Unix seconds.
 
@@ -45,11 +52,12 @@ async def write_file(
     async with server.service(serial, "sync:", timeout_seconds=timeout_seconds) as (reader, writer):
         name = f"{path},{_MODE}".encode()
         writer.write(_HEADER.pack(b"SEND", len(name)) + name)
-        for start in range(0, len(content), _PIECE_BYTES):
-            piece = content[start : start + _PIECE_BYTES]
-            writer.write(_HEADER.pack(b"DATA", len(piece)))
-            writer.write(piece)
-            await writer.drain()
+        async for part in content.pieces():
+            for start in range(0, len(part), _PIECE_BYTES):
+                piece = part[start : start + _PIECE_BYTES]
+                writer.write(_HEADER.pack(b"DATA", len(piece)))
+                writer.write(piece)
+                await writer.drain()
         writer.write(_HEADER.pack(b"DONE", written_at))
         await writer.drain()
         kind, length_bytes = await _answer(reader)

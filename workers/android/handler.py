@@ -11,7 +11,7 @@ from contracts.errors import CommandError, Deferred, ErrorCode, Expired, Permane
 from workers.android.devices import Transport
 from workers.android.runner import run_action
 from workers.android.states import LOOK_AGAIN_SECONDS
-from workers.handler import Command, Outcome, Usage
+from workers.handler import Command, Outcome, StoredArtifact, Usage
 
 _MARGIN_SECONDS = 0.25
 """Kept back from the deadline, so that what became of the action is said by this handler and not by a cancellation."""
@@ -19,8 +19,8 @@ _LONGEST_BLOCK_SECONDS = 30.0
 """A command that fails for the time being blocks its phone: it is tried again sooner than in other pools."""
 _UNANSWERED = frozenset({ErrorCode.TIMEOUT, ErrorCode.DEVICE_OFFLINE, ErrorCode.ADB_SERVER_DOWN})
 
-ReadArtifact = Callable[[str, str], Awaitable[bytes | None]]
-"""`(owner, sha256)` to the content; None when the owner has no such artifact."""
+ReadArtifact = Callable[[str, str], Awaitable[StoredArtifact | None]]
+"""`(owner, sha256)` to what is stored; None when the owner has no such artifact."""
 
 
 class HeldPhone(Protocol):

@@ -9,7 +9,7 @@ import orjson
 from contracts import android_actions as android
 from contracts import android_screen_actions as screen_actions
 from contracts.errors import CommandError, ErrorCode, Permanent
-from workers.android import files, keyboard, looking
+from workers.android import files, installing, keyboard, looking
 from workers.android.actions import plan
 from workers.android.adb import AdbFailure
 from workers.android.elements import Element, Screen
@@ -17,7 +17,7 @@ from workers.android.flows import catalog
 from workers.android.flows.engine import Engine
 from workers.android.readings import Reading
 from workers.android.session import Check, FetchArtifact, Session, Transport
-from workers.handler import Artifact
+from workers.handler import Artifact, StoredArtifact
 
 _AT_ONCE_BYTES = 64 * 1024
 """Longer output is read in a thread, so that other phones need not wait."""
@@ -25,7 +25,7 @@ _MAX_BATCH_BYTES = 8 * 1024 * 1024
 """What the actions of a batch may answer together; their artifacts may hold as much as one artifact."""
 
 
-async def no_artifacts(sha256: str) -> bytes | None:
+async def no_artifacts(sha256: str) -> StoredArtifact | None:
     """Nobody's artifacts: for workers that cannot reach any.
 
     Args:
@@ -111,9 +111,9 @@ async def _perform_with_files(session: Session, action: android.SingleAction) ->
         case android.Pull():
             return await files.pull(session, action)
         case android.Install():
-            return await files.install(session, action)
+            return await installing.install(session, action)
         case android.Uninstall():
-            return await files.uninstall(session, action)
+            return await installing.uninstall(session, action)
         case screen_actions.RecordScreen():
             return await files.record(session, action)
         case _:

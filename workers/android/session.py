@@ -14,6 +14,7 @@ from contracts.errors import CommandError, ErrorCode, Indeterminate, Permanent, 
 from workers.android import adb_files
 from workers.android.adb import MAX_OUTPUT_BYTES, AdbFailure, AdbServer, ShellOutput
 from workers.android.readings import failure, text_of
+from workers.handler import StoredArtifact
 
 FENCE_FILE = "/data/local/tmp/ish.fence"
 _CLEANING_SECONDS = 3.0
@@ -23,8 +24,8 @@ _FENCED = b"ish-fenced"
 Check = Callable[[], None]
 """Raises a `CommandError` when nothing may be sent to the phone any more."""
 
-FetchArtifact = Callable[[str], Awaitable[bytes | None]]
-"""The content of one of the owner's artifacts by its sha256; None when the owner has none such."""
+FetchArtifact = Callable[[str], Awaitable[StoredArtifact | None]]
+"""One of the owner's artifacts by its sha256; None when the owner has none such."""
 
 
 class Transport(Protocol):
@@ -129,8 +130,13 @@ class Session:
         finally:
             self._deadline = outer
 
-    async def write_file(self, path: str, content: bytes) -> None:
-        """Write a file on the phone.
+    @property
+    def fence(self) -> str | None:
+        """The number that the phone must hold; no two holders have the same."""
+        return self._fence
+
+    async def write_file(self, path: str, content: StoredArtifact) -> None:
+        """Write a file on the phone, piece by piece.
 
         Raises:
             AdbFailure: The phone went away or took too long.
@@ -170,8 +176,8 @@ class Session:
             sentence = f"the file is larger than the {self.artifact_limit_bytes} bytes that an artifact may have"
             raise Permanent(ErrorCode.TRUNCATED, sentence) from None
 
-    async def artifact(self, sha256: str) -> bytes:
-        """The content of one of the owner's artifacts.
+    async def artifact(self, sha256: str) -> StoredArtifact:
+        """One of the owner's artifacts.
 
         Raises:
             Permanent: The owner has none such.
