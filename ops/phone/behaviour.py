@@ -32,6 +32,16 @@ class Behaviour(BaseModel):
     """`warned` puts the line that phones with several displays print before the picture."""
     ui_dump: Literal["normal", "never_idle"] = "normal"
     """`never_idle` prints what `uiautomator dump` does while something on the screen keeps moving."""
+    hardware_keys: bool = True
+    """False has no keys but the screen's: `monkey` does not run unless it is told to press none."""
+    user: int = Field(default=0, ge=0, le=9999)
+    """Whose screen it shows."""
+    closed_users: tuple[int, ...] = ()
+    """Further users, as of a secure folder, that adb may not look into: what asks about all users fails."""
+    knows_cmd: bool = True
+    """False has no program `cmd`, as before Android 7."""
+    several_icons: bool = False
+    """Every app has two icons, so that Android does not say which of its activities a launcher opens."""
     injects_input: bool = True
     """False refuses `input`, as some vendors do until a developer option is on."""
     install_refusal: str | None = None

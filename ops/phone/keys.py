@@ -1,4 +1,6 @@
-"""Android's key names and numbers, as far as the simulated phone knows them."""
+"""Android's key names and numbers, as the simulated phone knows them."""
+
+from contracts.android_keys import HIGHEST_KEY, KEY_NUMBERS
 
 _NUMBERS = {
     "HOME": 3,
@@ -40,17 +42,18 @@ _NUMBERS = {
     **{chr(ord("A") + letter): 29 + letter for letter in range(26)},
 }
 _NAMES = {number: name for name, number in _NUMBERS.items()}
-_HIGHEST = 316
+_UNKNOWN = "UNKNOWN"
 
 
-def key_name(code: str) -> str | None:
+def key_name(code: str) -> str:
     """The name, without `KEYCODE_`, of a key given by name or number.
 
     Returns:
-        None when Android has no such key; a number this phone has no name for is returned as it is.
+        UNKNOWN when Android has no such key: it injects that one, and says nothing. A number this phone has no use for is
+        returned as it is.
     """
     if code.isascii() and code.isdigit():
         number = int(code)
-        return _NAMES.get(number, code) if number <= _HIGHEST else None
+        return _NAMES.get(number, code) if number <= HIGHEST_KEY else _UNKNOWN
     name = code.removeprefix("KEYCODE_")
-    return name if name in _NUMBERS else None
+    return name if name in KEY_NUMBERS else _UNKNOWN

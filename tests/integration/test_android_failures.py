@@ -159,7 +159,7 @@ async def test_a_stale_fence_has_no_effect(phone: OnePhone, fields: dict[str, An
 async def test_a_fence_that_changes_in_the_middle_leaves_a_batch_indeterminate(phone: OnePhone) -> None:
     await fenced(phone, 17)
     phone.fence = "17"
-    phone.device.control.change(slow_seconds={"monkey": 1})
+    phone.device.control.change(slow_seconds={"am": 1})
 
     async with asyncio.TaskGroup() as tasks:
         start = {"action": "start_app", "package": NOTES}

@@ -61,7 +61,6 @@ async def test_apps_start_by_component_by_icon_and_by_address(device: Device) ->
         ("monkey -p com.none -c android.intent.category.LAUNCHER 1", 252, "No activities found"),
         ("monkey -p com.android.adbkeyboard -c android.intent.category.LAUNCHER 1", 252, "No activities found"),
         ("input tap 1", 255, "Invalid arguments"),
-        ("input keyevent NONE", 255, "Unknown keycode"),
         ("input text é", 255, "NullPointerException"),
         ("pm uninstall com.none", 1, "Failure [DELETE_FAILED_INTERNAL_ERROR]"),
         ("pm uninstall com.android.settings", 1, "Failure"),
@@ -80,6 +79,44 @@ async def test_apps_start_by_component_by_icon_and_by_address(device: Device) ->
 async def test_what_fails_says_why_and_has_no_effect(device: Device, line: str, exit_code: int, said: str) -> None:
     assert said in await says(device, line, exit_code=exit_code)
     assert device.effects.count == 0
+
+
+async def test_a_key_that_android_does_not_know_is_pressed_in_silence(device: Device) -> None:
+    for key in ("NOPE", "home", "9999"):
+        assert await says(device, f"input keyevent {key}") == ""
+        assert latest(device)["keys"] == ["UNKNOWN"]
+
+
+async def test_a_phone_without_hardware_keys_runs_no_monkey_that_might_press_one(device: Device) -> None:
+    device.control.change(hardware_keys=False)
+    line = f"monkey -p {PERPLEXITY} -c android.intent.category.LAUNCHER"
+
+    assert "** SYS_KEYS has no physical keys but with factor 2.0%." in await says(device, f"{line} 1", exit_code=251)
+    assert await says(device, f"{line} --pct-syskeys 0 1") == "Events injected: 1\n"
+
+
+@pytest.mark.parametrize("line", ["pm list packages", "pm uninstall com.none", "cmd package list packages --user 150"])
+async def test_a_user_that_adb_may_not_see_fails_what_asks_about_all(device: Device, line: str) -> None:
+    device.control.change(closed_users=(150,), user=10)
+
+    said = await says(device, line, exit_code=255)
+
+    assert said.splitlines()[1].startswith("Exception occurred while executing")
+    assert "Shell does not have permission to access user 150" in said
+    assert await says(device, "am get-current-user") == "10\n"
+    assert "package:" in await says(device, "pm list packages --user 10")
+
+
+async def test_the_package_manager_says_which_activity_an_icon_opens(device: Device) -> None:
+    ask = "cmd package resolve-activity --brief --user 0"
+
+    assert (await says(device, f"{ask} com.ish.notes")).splitlines()[-1].strip() == "com.ish.notes/.Notes"
+    assert await says(device, f"{ask} com.none") == "No activity found\n"
+    device.control.change(several_icons=True)
+    assert "ResolverActivity" in await says(device, f"{ask} com.ish.notes")
+    assert "com.ish.notes/.Notes" in await says(device, "cmd package query-activities --brief com.ish.notes")
+    device.control.change(knows_cmd=False)
+    await says(device, f"{ask} com.ish.notes", exit_code=127)
 
 
 async def test_any_text_arrives_through_the_adb_keyboard_as_it_is(device: Device) -> None:

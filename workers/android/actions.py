@@ -16,14 +16,14 @@ from workers.android.readings import (
     artifact_reading,
     failure,
     read_silence,
+    read_started,
     succeeded,
     text_of,
 )
-from workers.android.reports import read_battery, read_focus, read_packages, read_properties, read_screen
+from workers.android.reports import read_battery, read_focus, read_properties, read_screen
 
 _SEPARATOR = "--ish-section--"
 _FOCUS = "dumpsys window | grep -E 'mCurrentFocus|mFocusedApp'"
-_PACKAGE_FLAGS = {"all": "", "third_party": " -3", "system": " -s"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,30 +75,16 @@ def _(_: android.Wake) -> Plan:
 
 
 @plan.register
-def _(action: android.StartApp) -> Plan:
-    started = {"package": action.package} | ({"activity": action.activity} if action.activity else {})
-    if action.activity is not None:
-        line = f"am start -n {shlex.quote(f'{action.package}/{action.activity}')}"
-    else:
-        line = f"monkey -p {action.package} -c android.intent.category.LAUNCHER 1"
-    return Plan(line, lambda output: _read_started(output, started))
-
-
-@plan.register
 def _(action: android.OpenUrl) -> Plan:
     words = ["am", "start", "-a", "android.intent.action.VIEW", "-d", action.url]
     line = shlex.join([*words, *(["-p", action.package] if action.package else [])])
-    return Plan(line, lambda output: _read_started(output, {"url": action.url}))
+    return Plan(line, lambda output: read_started(output, {"url": action.url}))
 
 
 @plan.register
 def _(action: android.StopApp) -> Plan:
-    return _silent(f"am force-stop {action.package}")
-
-
-@plan.register
-def _(action: android.ListPackages) -> Plan:
-    return Plan(f"pm list packages{_PACKAGE_FLAGS[action.kind]}", _read_packages)
+    # without a user it would be ended for all of them
+    return _silent(f"am force-stop --user current {action.package}")
 
 
 @plan.register
@@ -145,19 +131,6 @@ def _(action: android.RunShell) -> Plan:
 
 def _silent(line: str) -> Plan:
     return Plan(line, read_silence)
-
-
-def _read_started(output: ShellOutput, started: dict[str, str]) -> Reading:
-    # both programs have versions that exit 0 after failing
-    if b"Error" in output.stdout + output.stderr or b"No activities found" in output.stdout + output.stderr:
-        raise failure(output)
-    succeeded(output)
-    return Reading(dict(started))
-
-
-def _read_packages(output: ShellOutput) -> Reading:
-    packages = read_packages(text_of(succeeded(output)))
-    return Reading({"packages": packages, "count": len(packages)})
 
 
 def _read_screenshot(output: ShellOutput) -> Reading:

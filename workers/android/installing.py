@@ -13,6 +13,7 @@ import shlex
 from contracts import android_actions as android
 from contracts.errors import CommandError, ErrorCode, Permanent
 from workers.android.adb import AdbFailure, ShellOutput
+from workers.android.apps import current_user, installed_packages, is_installed
 from workers.android.readings import Reading, failure, text_of
 from workers.android.session import Session
 
@@ -80,7 +81,7 @@ async def _install_file(session: Session, action: android.Install, path: str) ->
 
 async def _with_flags(session: Session, verb: str, action: android.Install, *words: str, effect: bool) -> ShellOutput:
     """Run `pm VERB` with the action's flags; Android 8 and older replace nothing unless told, and know no `-R`."""
-    flags = list(action.flags)
+    flags = [*action.flags, "--user", await current_user(session)]
     output = await session.line(shlex.join(["pm", verb, *flags, *words]), effect=effect)
     if "-R" in flags and _UNKNOWN_R.search(output.stdout + output.stderr):
         flags.remove("-R")
@@ -119,10 +120,12 @@ async def uninstall(session: Session, action: android.Uninstall) -> Reading:
         AdbFailure: The phone went away or took too long.
         CommandError: The phone refused.
     """
-    known = await session.line(f"pm path {action.package}", effect=False)
-    was_installed = known.stdout.startswith(b"package:")
+    was_installed = await is_installed(session, action.package)
     if was_installed:
-        output = await session.line(f"pm uninstall {action.package}", effect=False)
+        # a part of the phone itself would only be hidden from the user: without one, Android refuses as it should
+        brought = action.package in await installed_packages(session, kind="third_party")
+        scope = f" --user {await current_user(session)}" if brought else ""
+        output = await session.line(f"pm uninstall{scope} {action.package}", effect=False)
         if not _succeeded(output):
             raise refusal(output, field="uninstall_error")
     return Reading({"package": action.package, "was_installed": was_installed})

@@ -13,6 +13,7 @@ from contracts.errors import ErrorCode, Permanent
 from workers.android.adb import AdbFailure, ShellOutput
 from workers.android.looking import look
 from workers.android.readings import Reading, failure, read_silence, succeeded, text_of
+from workers.android.reasons import complains
 from workers.android.session import Session
 
 ADB_KEYBOARD = "com.android.adbkeyboard/.AdbIME"
@@ -97,7 +98,9 @@ def line_for_any(text: str, *, in_use: str) -> str:
     """
     pieces = [text[start : start + _PIECE_CHARACTERS] for start in range(0, len(text), _PIECE_CHARACTERS)]
     encoded = (base64.b64encode(piece.encode()).decode() for piece in pieces)
-    broadcasts = " && ".join(f"am broadcast -a ADB_INPUT_B64 --es msg {one} -p {_PACKAGE}" for one in encoded)
+    broadcasts = " && ".join(
+        f"am broadcast -a ADB_INPUT_B64 --es msg {one} -p {_PACKAGE} --user current" for one in encoded
+    )
     if in_use == ADB_KEYBOARD:
         return broadcasts
     use = f"ime enable {ADB_KEYBOARD} && ime set {ADB_KEYBOARD} && sleep {_SETTLING_SECONDS} && {broadcasts}"
@@ -110,7 +113,7 @@ def _line_to_use(method: str) -> str:
 
 def _read_typed(output: ShellOutput) -> Reading:
     printed = output.stdout + output.stderr
-    if b"Exception" in printed or b"Error:" in printed or b"Broadcast completed" not in printed:
+    if complains(output) or b"Broadcast completed" not in printed:
         raise failure(output)
     succeeded(output)
     return Reading({})

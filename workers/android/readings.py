@@ -7,10 +7,12 @@ from typing import Any
 
 from contracts.errors import ErrorCode, Permanent
 from workers.android.adb import ShellOutput
+from workers.android.reasons import complains, reason
 from workers.handler import Artifact
 
 _QUOTED_IN_ERRORS_BYTES = 2000
 _REFUSED = re.compile(r"SecurityException|INJECT_EVENTS|Permission denied|not allowed to", re.IGNORECASE)
+_VENDORS_SWITCH = re.compile(r"inject|WRITE_SECURE_SETTINGS", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,23 @@ def read_silence(output: ShellOutput) -> Reading:
     Raises:
         Permanent: Something is wrong.
     """
-    if b"Error" in output.stdout + output.stderr or b"Exception" in output.stdout + output.stderr:
+    return read_started(output, {})
+
+
+def read_started(output: ShellOutput, started: dict[str, Any]) -> Reading:
+    """The answer of a program that has versions which exit with 0 after failing.
+
+    Args:
+        output: What it printed.
+        started: The answer when nothing is wrong.
+
+    Raises:
+        Permanent: Something is wrong.
+    """
+    if complains(output):
         raise failure(output)
     succeeded(output)
-    return Reading({})
+    return Reading(dict(started))
 
 
 def succeeded(output: ShellOutput) -> bytes:
@@ -70,15 +85,13 @@ def succeeded(output: ShellOutput) -> bytes:
 
 
 def failure(output: ShellOutput) -> Permanent:
-    """Why a program's output means that the phone did not do it."""
+    """Why a program's output means that the phone did not do it; the sentence quotes the line that says so."""
     stdout, stderr = text_of(output.stdout[:_QUOTED_IN_ERRORS_BYTES]), text_of(output.stderr[:_QUOTED_IN_ERRORS_BYTES])
-    said = next((line.strip() for line in (stderr + "\n" + stdout).splitlines() if line.strip()), "it printed nothing")
+    said = reason(output)
     details = {"exit_code": output.exit_code, "stdout": stdout, "stderr": stderr}
-    if _REFUSED.search(stderr + stdout):
-        sentence = (
-            f"the phone does not permit this to adb; some vendors need 'USB debugging (Security settings)': {said}"
-        )
-        return Permanent(ErrorCode.DENIED, sentence, details=details)
+    if _REFUSED.search(f"{said}\n{stderr}\n{stdout}"):
+        advice = "; some vendors need 'USB debugging (Security settings)'" if _VENDORS_SWITCH.search(said) else ""
+        return Permanent(ErrorCode.DENIED, f"the phone does not permit this to adb{advice}: {said}", details=details)
     return Permanent(
         ErrorCode.NONZERO_EXIT, f"the phone reported failure ({output.exit_code}): {said}", details=details
     )

@@ -9,7 +9,7 @@ import orjson
 from contracts import android_actions as android
 from contracts import android_screen_actions as screen_actions
 from contracts.errors import CommandError, ErrorCode, Permanent
-from workers.android import files, installing, keyboard, looking
+from workers.android import apps, files, installing, keyboard, looking
 from workers.android.actions import plan
 from workers.android.adb import AdbFailure
 from workers.android.elements import Element, Screen
@@ -100,8 +100,20 @@ async def _perform(session: Session, action: android.Action) -> Reading:
         case screen_actions.TapOn():
             reading = await looking.tap_on(session, action)
         case _:
-            reading = await _perform_with_files(session, action)
+            reading = await _perform_with_apps(session, action)
     return reading
+
+
+async def _perform_with_apps(session: Session, action: android.SingleAction) -> Reading:
+    match action:
+        case android.StartApp():
+            return await apps.start_app(session, action)
+        case android.ListPackages():
+            return await apps.list_packages(session, action)
+        case android.RunShell():
+            return await _perform_line(session, await apps.for_current_user(session, action))
+        case _:
+            return await _perform_with_files(session, action)
 
 
 async def _perform_with_files(session: Session, action: android.SingleAction) -> Reading:

@@ -73,6 +73,8 @@ class Session:
         self.artifact_limit_bytes = artifact_limit_bytes
         self.touched = False
         """Whether something that must not happen twice may have happened."""
+        self.user: str | None = None
+        """The phone's current user; None until it was asked."""
 
     @property
     def seconds_left(self) -> float:

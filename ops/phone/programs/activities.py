@@ -13,6 +13,7 @@ _EXTRAS = {"--es", "--ei", "--ez", "--el", "--ef"}
 _VIEW = "android.intent.action.VIEW"
 _FIRST_PID = 4000
 _NO_ACTIVITIES = 252
+_NO_KEYS = 251
 
 
 @dataclass(slots=True)
@@ -55,6 +56,8 @@ async def _am(call: Call) -> int:
             call.device.log.write("I", "ActivityManager", f"Force stopping {intent.rest[0]}")
             call.device.screen.end(intent.rest[0])
             return 0
+        case ["get-current-user"]:
+            return call.say(str(call.device.behaviour.user))
         case ["broadcast"]:
             call.say(f"Broadcasting: {intent}")
             take_broadcast(call, intent.options.get("-a", ""), intent.extras, intent.options.get("-p"))
@@ -83,10 +86,20 @@ async def _monkey(call: Call) -> int:
     words = call.arguments
     package = words[words.index("-p") + 1] if "-p" in words[:-1] else ""
     app = call.device.screen.apps.get(package)
-    if app is None or not app.has_icon or not _start(call, package, None):
+    if app is None or not app.has_icon:
+        _say_arguments(call)
         call.say("** No activities found to run, monkey aborted.")
         return _NO_ACTIVITIES
+    if not call.device.behaviour.hardware_keys and "--pct-syskeys" not in words:
+        _say_arguments(call)
+        return call.fail("** SYS_KEYS has no physical keys but with factor 2.0%.", _NO_KEYS)
+    _start(call, package, None)
     return call.say("Events injected: 1")
+
+
+def _say_arguments(call: Call) -> None:
+    for word in call.arguments:
+        call.say(f"  bash arg: {word}")
 
 
 def _start(call: Call, package: str, activity: str | None) -> bool:

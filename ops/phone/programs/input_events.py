@@ -81,18 +81,14 @@ def _type(call: Call, text: str) -> int:
 
 def _press(call: Call, codes: Sequence[str]) -> int:
     names = [key_name(code) for code in codes]
-    if None in names:
-        return call.fail(f"Error: Unknown keycode: {codes[names.index(None)]}")
     call.effect("key", keys=names)
     for name in names:
-        call.device.screen.press(name or "")
+        call.device.screen.press(name)
     return 0
 
 
 def _press_together(call: Call, codes: Sequence[str]) -> int:
     names = [key_name(code) for code in codes]
-    if None in names:
-        return call.fail(f"Error: Unknown keycode: {codes[names.index(None)]}")
     call.effect("key_combination", keys=names)
     if names == _SELECT_ALL:
         call.device.screen.select_all()
