@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-SUBJECTS = ("topology", "publisher", "key", "target", "command", "provider", "phone", "device")
+SUBJECTS = ("topology", "publisher", "key", "target", "command", "provider", "phone", "device", "artifact")
 """Each has its own sub-command in `ops.<subject>_commands`: `ish topology apply`, `ish keys create`, …."""
 
 Workers = Annotated[

@@ -1,5 +1,8 @@
 """Calls the gateway as an operator's command does: address and key from the settings or the local stack, errors in one line."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,6 +15,23 @@ from ops.stack.layout import Layout
 _TIMEOUT_SECONDS = 30.0
 
 
+@contextmanager
+def gateway(timeout: httpx.Timeout | float = _TIMEOUT_SECONDS) -> Iterator[httpx.Client]:
+    """A client of the gateway, with the key; ends the process with one line when it does not answer.
+
+    Args:
+        timeout: Of one request.
+    """
+    url, key = _address()
+    try:
+        with httpx.Client(base_url=url, headers={"X-API-Key": key}, timeout=timeout, trust_env=False) as client:
+            yield client
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol):
+        stop(f"ISH_GATEWAY_URL: {url!r} is not the address of a gateway")
+    except httpx.TransportError as error:
+        stop(f"the gateway at {url} does not answer ({str(error) or type(error).__name__}): is it running?", code=1)
+
+
 def call(method: str, path: str, **parameters: str | int | None) -> dict[str, Any]:
     """Ask the gateway; ends the process with one line when it cannot answer.
 
@@ -20,21 +40,50 @@ def call(method: str, path: str, **parameters: str | int | None) -> dict[str, An
         path: Such as `/api/commands`.
         parameters: Of the query; None leaves one out.
     """
-    url, key = _address()
     query = {name: value for name, value in parameters.items() if value is not None}
+    with gateway() as client:
+        answer = client.request(method, path, params=query)
+    document: dict[str, Any] = {}
     try:
-        with httpx.Client(base_url=url, headers={"X-API-Key": key}, timeout=_TIMEOUT_SECONDS, trust_env=False) as one:
-            answer = one.request(method, path, params=query)
-        document: dict[str, Any] = answer.json()
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol):
-        stop(f"ISH_GATEWAY_URL: {url!r} is not the address of a gateway")
-    except httpx.TransportError as error:
-        stop(f"the gateway at {url} does not answer ({str(error) or type(error).__name__}): is it running?", code=1)
+        document = answer.json()
     except ValueError:
-        stop(f"what answers at {url} is no gateway: it sent something other than JSON", code=1)
+        stop(
+            f"what answers at {answer.url.copy_with(path='/')} is no gateway: it sent something other than JSON", code=1
+        )
     if not answer.is_success:
-        stop(str(document.get("detail") or f"the gateway answered {answer.status_code}"), code=1)
+        stop(detail_of(answer), code=1)
     return document
+
+
+def save(path: str, file: Path) -> None:
+    """Write what the gateway has at a path to a new file; ends the process with one line when that cannot be done.
+
+    Args:
+        path: Such as that of an artifact.
+        file: Must not exist.
+    """
+    try:
+        with gateway() as client, client.stream("GET", path) as answer:
+            if not answer.is_success:
+                answer.read()
+                stop(detail_of(answer), code=1)
+            with file.open("xb") as target:
+                for piece in answer.iter_bytes():
+                    target.write(piece)
+    except OSError as error:
+        stop(f"{file}: {error.strerror}", code=1)
+
+
+def detail_of(answer: httpx.Response) -> str:
+    """Why the gateway refused.
+
+    Args:
+        answer: Not a success.
+    """
+    try:
+        return str(answer.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"the gateway answered {answer.status_code}"
 
 
 def _address() -> tuple[str, str]:

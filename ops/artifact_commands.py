@@ -1,0 +1,80 @@
+"""`ish artifacts`: upload a file for phones, list what there is, and get one."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from contracts.settings import stop
+from ops import uploading
+from ops.gateway_client import call, save
+
+app = typer.Typer(help="Files for phones and from them.", no_args_is_help=True)
+
+_PIPE_COLUMNS = 240
+
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+@app.command()
+def upload(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="Such as an APK.")],
+    *,
+    media_type: Annotated[str | None, typer.Option(help="What it is. Default: by its name.")] = None,
+    resume: Annotated[str | None, typer.Option(help="Address of an upload that stopped, as it was printed.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Upload a file; prints the artifact's id, which `install` and `push` take."""
+    with _progress(file, hidden=as_json) as progress:
+        artifact = uploading.upload(file, media_type=media_type, resume=resume, progress=progress)
+    sys.stdout.write(json.dumps(artifact, indent=2) + "\n" if as_json else f"{artifact['id']}\n")
+
+
+@app.command("list")
+def list_(
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many, newest first.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Show artifacts, newest first."""
+    page = call("GET", "/api/artifacts", limit=limit)
+    if as_json:
+        sys.stdout.write(json.dumps(page["items"], indent=2) + "\n")
+        return
+    table = Table("id", "bytes", "name or type", box=None)
+    table.columns[0].no_wrap = True
+    for one in page["items"]:
+        table.add_row(one["id"], str(one["size_bytes"]), one["file_name"] or one["media_type"])
+    # what others wrote is shown as it is, brackets included; in a pipe no row is broken
+    width = None if sys.stdout.isatty() else _PIPE_COLUMNS
+    Console(markup=False, highlight=False, emoji=False, width=width).print(table)
+
+
+@app.command()
+def get(
+    artifact: Annotated[str, typer.Argument(help="Its id, as `list` shows it.")],
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="Where to write it; must not exist yet.")],
+) -> None:
+    """Write an artifact to a file."""
+    if not artifact.isalnum():
+        stop(f"{artifact!r} is no artifact's id: it has 64 hexadecimal digits, as `ish artifacts list` shows it")
+    save(f"/api/artifacts/{artifact}", file)
+
+
+@contextmanager
+def _progress(file: Path, *, hidden: bool) -> Iterator[uploading.Progress]:
+    """A bar on standard error, in a terminal only."""
+    console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, disable=hidden or not console.is_terminal, transient=True
+    ) as bar:
+        task = bar.add_task(file.name, total=file.stat().st_size)
+        yield lambda sent: bar.update(task, completed=sent)
