@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import aio_pika
@@ -26,6 +27,10 @@ from contracts.logs import get_logger
 
 _MAX_IN_FLIGHT = 20_000
 _SWEEP_SECONDS = 0.1
+_PROBE_SECONDS = 0.5
+_DECLARE_SECONDS = 5.0
+_REFUSED_SECONDS = 10.0
+"""How long a refusal speaks for the publishes after it, unless one of them is confirmed."""
 
 
 class PublishFailed(Exception):
@@ -58,6 +63,18 @@ class Outgoing:
 _Key = tuple[str, str, str]
 
 
+class Standing(StrEnum):
+    """What the broker does with publishes now."""
+
+    OK = "ok"
+    AWAY = "away"
+    """There is no connection."""
+    BLOCKED = "blocked"
+    """It has raised a memory or disk alarm, and reads nothing from whoever publishes."""
+    SILENT = "silent"
+    """It confirms nothing in time."""
+
+
 class _ConfirmChannel(Channel):
     """aiormq's channel with its own confirm ledger and coalesced writes."""
 
@@ -66,6 +83,7 @@ class _ConfirmChannel(Channel):
         self._buffer: list[bytes] = []
         self._pending: OrderedDict[int, tuple[asyncio.Future[None], float, _Key]] = OrderedDict()
         self._returned: dict[_Key, int] = {}
+        self._refused: dict[str, float] = {}
         self._next_tag = 1
         self._wake = asyncio.Event()
         self._flusher = self.create_task(self._flush())
@@ -137,8 +155,11 @@ class _ConfirmChannel(Channel):
         if returned:
             future.set_exception(Unroutable(f"no queue is bound for {key[2]!r} on {key[1]!r}"))
         elif acked:
+            if self._refused:
+                self._refused.pop(key[2], None)
             future.set_result(None)
         else:
+            self._refused[key[2]] = self.loop.time()
             future.set_exception(Refused(f"the broker refused a message for {key[2]!r} (queue full?)"))
 
     def _take_returned(self, key: _Key) -> bool:
@@ -150,6 +171,23 @@ class _ConfirmChannel(Channel):
         else:
             self._returned[key] = count - 1
         return True
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the broker has said that it takes nothing from this connection."""
+        # aiormq keeps this event for itself: clear between connection.blocked and connection.unblocked
+        unblocked: asyncio.Event = self.connection._Connection__connection_unblocked  # type: ignore[attr-defined]  # noqa: SLF001
+        return not unblocked.is_set()
+
+    def refusing(self, age_seconds: float) -> list[str]:
+        """Routing keys for which the newest answer was a refusal, or none has come for longer than this."""
+        now = self.loop.time()
+        keys = {key for key, at in self._refused.items() if now - at < _REFUSED_SECONDS}
+        for _, sent_at, (_, _, key) in self._pending.values():
+            if now - sent_at < age_seconds:
+                break
+            keys.add(key)
+        return sorted(keys - {""})  # the probe's
 
     def fail_older(self, age_seconds: float) -> int:
         """Give up on confirms that are older than this; their entries stay, so that late answers find their place."""
@@ -178,13 +216,16 @@ class Publisher:
         url: AMQP URL of this process's user.
         name: Connection name shown by the broker.
         timeout_seconds: How long a publish waits for a connection and then for its confirm.
+        probe: An exchange that `check` publishes to, declared here and bound to nothing; None makes it only look.
     """
 
-    def __init__(self, url: str, *, name: str, timeout_seconds: float) -> None:
+    def __init__(self, url: str, *, name: str, timeout_seconds: float, probe: str | None = None) -> None:
         self._url = url
         self._name = name
         self._timeout_seconds = timeout_seconds
         self._channel: _ConfirmChannel | None = None
+        self._probe = probe
+        self._can_probe = False
         self._ready = asyncio.Event()
         self._log: BoundLogger = get_logger(connection=name)
         self.connects = 0
@@ -194,6 +235,54 @@ class Publisher:
         """Whether a publish could be sent right now."""
         channel = self._channel
         return channel is not None and not channel.is_closed
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the broker has said that it takes nothing for now; nothing that is sent would be confirmed."""
+        channel = self._channel
+        return channel is not None and not channel.is_closed and channel.is_blocked
+
+    def refusing(self) -> list[str]:
+        """Routing keys whose messages the broker refuses (a full queue) or does not confirm in time."""
+        return self._channel.refusing(self._timeout_seconds) if self._channel is not None else []
+
+    async def check(self) -> Standing:
+        """Find out what the broker does with publishes, by one that goes nowhere.
+
+        An alarm is told to a connection only when it publishes: one that has published nothing since knows nothing of it.
+        """
+        channel = self._channel
+        if channel is None or channel.is_closed:
+            return Standing.AWAY
+        confirmed = channel.is_blocked or not self._can_probe or await self._is_probe_confirmed()
+        if self._channel is not channel or channel.is_closed:
+            return Standing.AWAY
+        if channel.is_blocked:
+            return Standing.BLOCKED
+        return Standing.OK if confirmed else Standing.SILENT
+
+    async def _is_probe_confirmed(self) -> bool:
+        probe = Outgoing(self._probe or "", "", Properties(message_id="probe", type="probe"), b"", mandatory=False)
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                await self.send_now(probe)
+        except (TimeoutError, PublishFailed):
+            return False
+        return True
+
+    async def _declare_probe(self, connection: aio_pika.abc.AbstractConnection) -> None:
+        """On a channel of its own, which a refusal closes."""
+        self._can_probe = False
+        if self._probe is None:
+            return
+        try:
+            async with asyncio.timeout(_DECLARE_SECONDS):
+                channel = await connection.channel(publisher_confirms=False)
+                await channel.declare_exchange(self._probe, type="fanout", durable=True)
+                await channel.close()
+            self._can_probe = True
+        except (aiormq.AMQPError, TimeoutError) as error:
+            self._log.warning("probe_not_declared", exchange=self._probe, error=repr(error))
 
     async def run(self) -> None:
         """Keep the connection open until cancelled; reconnects with back-off."""
@@ -222,6 +311,7 @@ class Publisher:
                     await connection.close()
 
     async def _serve(self, connection: aio_pika.abc.AbstractConnection) -> None:
+        await self._declare_probe(connection)
         channel = await open_channel(connection, _ConfirmChannel)
         self._channel = channel
         self._ready.set()

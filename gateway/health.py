@@ -3,6 +3,7 @@
 import asyncio
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -10,6 +11,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 from starlette.types import Receive, Scope, Send
 
+from contracts.commands import KINDS
+from contracts.publisher import Standing
+from contracts.topology import ROUTING_KEYS
 from gateway.access import PartsOf
 from gateway.database import DatabaseAway
 from gateway.edge import ROUTE
@@ -24,6 +28,7 @@ _HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
 _CHECK_SECONDS = 0.5
 _KEEP_SECONDS = 0.5
+_MAX_NAMED = 20
 
 # fails when the tables are not there, or may not be read
 _PROBE = "select 1 from api_keys limit 1"
@@ -38,10 +43,19 @@ class Liveness(BaseModel):
 class Readiness(BaseModel):
     """Whether commands can be accepted, and what each service says."""
 
-    status: str = Field(description="`ready`; `degraded`: commands are accepted, but not everything works; `unready`.")
-    broker: str = Field(description="`ok` or `away`.")
-    postgres: str = Field(description="`ok` or `away`.")
-    redis: str = Field(description="`ok`, `away` or `none`.")
+    status: Literal["ready", "degraded", "unready"] = Field(
+        description="`degraded`: commands are accepted, but not all of them, or not everything works."
+    )
+    broker: Standing | Literal["refusing"] = Field(
+        description="`blocked`: it has a memory or disk alarm; `silent`: it confirms nothing in time; `refusing`: it "
+        "takes no kind of command; `away`."
+    )
+    refusing: list[str] = Field(
+        description="Routing keys whose commands it refuses (their queue is full) or does not confirm."
+    )
+    replies: Literal["ok", "away"] = Field(description="`away`: results that are waited for are found a little later.")
+    postgres: Literal["ok", "away"]
+    redis: Literal["ok", "away", "none"]
 
 
 class Health:
@@ -88,18 +102,28 @@ class ReadyCheck:
             postgres = True
         except DatabaseAway:
             postgres = False
-        broker = self.parts.publisher.is_open
-        complete = postgres and redis is not False
+        broker: Standing | Literal["refusing"] = await self.parts.publisher.check()
+        refusing = self.parts.publisher.refusing()
+        if broker is Standing.OK and {ROUTING_KEYS[kind.queue] for kind in KINDS.values()} <= set(refusing):
+            broker = "refusing"
+        replies = self.parts.replies.address is not None
+        complete = postgres and redis is not False and replies and not refusing
         return Readiness(
-            status=("ready" if complete else "degraded") if broker else "unready",
-            broker="ok" if broker else "away",
+            status=("ready" if complete else "degraded") if broker is Standing.OK else "unready",
+            broker=broker,
+            refusing=refusing[:_MAX_NAMED],
+            replies="ok" if replies else "away",
             postgres="ok" if postgres else "away",
             redis="none" if redis is None else "ok" if redis else "away",
         )
 
 
 @router.get(
-    "/ready", responses={200: {"model": Readiness}, 503: {"model": Readiness, "description": "No broker: come back."}}
+    "/ready",
+    responses={
+        200: {"model": Readiness},
+        503: {"model": Readiness, "description": "The broker takes no commands now."},
+    },
 )
 async def ready(request: Request) -> Response:
     """Whether commands can be accepted now; public."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from contracts.publisher import Publisher
 from contracts.settings import Settings
+from contracts.topology import reply_queue
+from gateway import PUBLISHER
 from gateway.appending import Uploads
 from gateway.cache import ResultCache
 from gateway.database import Database
@@ -17,6 +19,9 @@ from gateway.recorder import Recorder
 from gateway.replies import Replies
 from gateway.streams import TokenReader
 from gateway.waiting import Waiting
+
+_PROBE = reply_queue(f"{PUBLISHER}.probe")
+"""An exchange of the gateway's own, among the names that its user may declare and write to; bound to nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,9 @@ class Parts:
             recorder=Recorder(database),
             waiting=waiting,
             replies=Replies(settings.amqp_url, waiting),
-            publisher=Publisher(settings.amqp_url, name="gateway", timeout_seconds=settings.publish_timeout_seconds),
+            publisher=Publisher(
+                settings.amqp_url, name="gateway", timeout_seconds=settings.publish_timeout_seconds, probe=_PROBE
+            ),
             cache=ResultCache(settings.redis_url, keep_seconds=settings.result_cache_seconds),
             streams=TokenReader(settings.redis_url),
             progress=Progress(database),

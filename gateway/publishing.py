@@ -142,6 +142,8 @@ class Publishing:
         )
         outgoing = Outgoing(COMMANDS, command.routing_key, write_envelope(envelope, user=self._user), command.payload)
         publisher = self._parts.publisher
+        if publisher.is_blocked:
+            raise _broker_away("blocked", "It has raised a memory or disk alarm. Nothing was sent.")
         sent: asyncio.Future[None] | None = None
         try:
             if publisher.is_open:
