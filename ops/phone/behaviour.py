@@ -26,12 +26,20 @@ class Behaviour(BaseModel):
     """Between a command line's effects and its answer."""
     drip_seconds: Seconds = 0
     """With more than 0, output comes one byte at a time, this far apart."""
+    pace: float = Field(default=0, ge=0, le=10)
+    """How long programs take, as a part of what they take on a phone: 1 is as long, 0 is no time."""
     slow_seconds: dict[str, Seconds] = {}
     """How much longer each of these programs takes, by name; what it does happens at the beginning."""
     screencap: Literal["normal", "garbage", "truncated", "warned"] = "normal"
     """`warned` puts the line that phones with several displays print before the picture."""
-    ui_dump: Literal["normal", "never_idle"] = "normal"
-    """`never_idle` prints what `uiautomator dump` does while something on the screen keeps moving."""
+    ui_dump: Literal["normal", "animated", "never_idle"] = "normal"
+    """`never_idle` prints what `uiautomator dump` does while something on the screen keeps moving; `animated` does so
+    unless it is asked for less with `--compressed`."""
+    ui_dumps_without_window: int = Field(default=0, ge=0)
+    """How many of the next dumps find no window, as between two apps."""
+    ui_dump_noise: Literal["none", "invalid_xml", "stack_trace"] = "none"
+    """`invalid_xml` shows an element with characters that XML forbids, written as Android writes them; `stack_trace`
+    prints what phones of some vendors do before a good dump."""
     hardware_keys: bool = True
     """False has no keys but the screen's: `monkey` does not run unless it is told to press none."""
     user: int = Field(default=0, ge=0, le=9999)

@@ -17,6 +17,17 @@ from ops.phone.syntax import Command, Group, If, Redirection, Simple, Word
 
 _SYNTAX_ERROR = 2
 _NOT_FOUND = 127
+_SECONDS = {
+    "am": 0.4,
+    "cmd": 0.1,
+    "ime": 0.2,
+    "input": 0.5,
+    "monkey": 1.5,
+    "pm": 0.5,
+    "screencap": 0.6,
+    "settings": 0.1,
+}
+"""What programs take on a phone, but for those that take as long as what they do."""
 _OUTPUT = 1
 _ERRORS = 2
 
@@ -191,8 +202,10 @@ class _Shell:
         call = Call(self.device, argv, streams.stdin, streams.out, streams.err, marker or self._marker())
         try:
             exit_code = await program(call)
-            if slow_seconds := self.device.behaviour.slow_seconds.get(argv[0], 0):
-                await call.last(slow_seconds)
+            behaviour = self.device.behaviour
+            seconds = behaviour.slow_seconds.get(argv[0], 0) + behaviour.pace * _SECONDS.get(argv[0], 0)
+            if seconds:
+                await call.last(seconds)
         finally:
             for number in call.effects if call.takes_time else ():
                 self.device.effects.end(number)

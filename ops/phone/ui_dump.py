@@ -9,15 +9,24 @@ _NOT_IN_XML = {code: "." for code in (*range(0x20), 0xFFFE, 0xFFFF) if chr(code)
 """Android writes a dot for what XML cannot hold."""
 
 
-def dump(root: View, *, package: str) -> str:
+NOT_XML = (
+    '<node text="a&#0;b&#xB;\x01 &#55357;&#56832; &#55357;\udc00" class="android.view.View" bounds="[0,0][9,9]" />'
+)
+"""An element with what XML forbids: NUL and control characters, and halves of a character, alone and together."""
+
+
+def dump(root: View, *, package: str, noise: str = "") -> str:
     """The whole document, on one line after its declaration as on a phone.
 
     Args:
         root: The window in front.
         package: Of the app it belongs to.
+        noise: What stands after its nodes.
     """
     nodes = _node(root, package=package, index=0)
-    return f"<?xml version='1.0' encoding='UTF-8' standalone='yes' ?><hierarchy rotation=\"0\">{nodes}</hierarchy>"
+    return (
+        f"<?xml version='1.0' encoding='UTF-8' standalone='yes' ?><hierarchy rotation=\"0\">{nodes}{noise}</hierarchy>"
+    )
 
 
 def _node(view: View, *, package: str, index: int) -> str:

@@ -7,10 +7,12 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from contracts.android_fields import Selector
+from workers.android.xml_text import readable
 
 _BOUNDS = re.compile(r"\[(-?\d{1,6}),(-?\d{1,6})\]\[(-?\d{1,6}),(-?\d{1,6})\]")
 _DECLARATION = re.compile(rb"<!(DOCTYPE|ENTITY)", re.IGNORECASE)
 _END = b"</hierarchy>"
+_QUARTERS = ("0", "1", "2", "3")
 
 
 class NoScreen(Exception):
@@ -112,7 +114,9 @@ class Screen:
 
     elements: tuple[Element, ...]
     xml: bytes = field(repr=False)
-    """The document they were read from."""
+    """The document they were read from; what XML forbids in it is U+FFFD."""
+    rotation: int = 0
+    """Quarter turns of the screen, 0 to 3."""
 
     def find(self, selector: Selector, *, within: Element | None = None) -> list[Element]:
         """The elements that fit; with an index at most that one.
@@ -169,7 +173,7 @@ def read_screen_xml(printed: bytes) -> Screen:
     start, end = printed.find(b"<hierarchy"), printed.rfind(_END)
     if start < 0 or end < start:
         raise NoScreen("there is no whole tree of elements in the output")
-    document = printed[start : end + len(_END)].decode(errors="replace").encode()
+    document = readable(printed[start : end + len(_END)])
     if _DECLARATION.search(document):
         raise NoScreen("the tree of elements declares entities, which Android's never does")
     try:
@@ -177,7 +181,9 @@ def read_screen_xml(printed: bytes) -> Screen:
     except ET.ParseError as error:
         raise NoScreen(f"the tree of elements is not XML: {error}") from error
     nodes = enumerate(_walk(root, 0))
-    return Screen(tuple(_element(place, depth, node) for place, (depth, node) in nodes), document)
+    elements = tuple(_element(place, depth, node) for place, (depth, node) in nodes)
+    turned = root.get("rotation", "")
+    return Screen(elements, document, rotation=int(turned) if turned in _QUARTERS else 0)
 
 
 def _walk(node: ET.Element, depth: int) -> Iterator[tuple[int, ET.Element]]:

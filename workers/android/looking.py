@@ -9,36 +9,60 @@ from contracts.android_fields import Selector
 from contracts.errors import CommandError, ErrorCode, Permanent
 from workers.android.adb import AdbFailure, ShellOutput
 from workers.android.elements import Element, NoScreen, Screen, read_screen_xml
-from workers.android.readings import Reading, artifact_reading, failure, read_silence
+from workers.android.readings import Reading, artifact_reading, failure, read_silence, text_of
+from workers.android.reasons import MAX_REASON_CHARACTERS, reason
 from workers.android.session import Session
 
 _FILE = "/data/local/tmp/ish.ui.xml"
-# the dump of last time must not be taken for this one's: uiautomator exits with 0 also when it could not look
-_DUMP = f"rm -f {_FILE}; uiautomator dump {_FILE}; cat {_FILE}"
 _MAX_XML_BYTES = 4 * 1024 * 1024
 _AT_ONCE_BYTES = 64 * 1024
 """Larger ones are read in a thread, so that other phones need not wait."""
 _PAUSE_SECONDS = 0.25
+_MOST_EMPTY_LOOKS = 5
+"""In a row, each after a longer pause; between two windows there is none for a moment."""
+_RESTLESS_SECONDS = 60.0
+"""For how long after a look that found no rest the next ones leave out what has no meaning to a reader."""
 _LONGEST_LOOK_SECONDS = 5.0
-"""A phone that needs longer does not answer, rather than not having the element."""
+"""A phone that needs longer, and twice as long as before, does not answer, rather than not having the element."""
 _SHOWN_ELEMENTS = 200
+_RESTLESS = "could not get idle state"
+_NO_WINDOW = "null root node"
+
+
+class _Restless(NoScreen):
+    """Something on the screen kept moving: `uiautomator` waits 10 s for it and gives up."""
+
+
+class _NoWindow(NoScreen):
+    """There was no window to look into."""
 
 
 async def look(session: Session) -> Screen:
     """What is on the screen; waits while it moves too much for Android to say.
 
     Raises:
-        AdbFailure: The phone went away, or the time was over before the screen came to rest.
+        AdbFailure: The phone went away, or the time was over before the screen could be read; tells the phone's reason.
         CommandError: The phone cannot look.
     """
+    empty_looks = 0
+    why: NoScreen | None = None
     while True:
         try:
             return await look_once(session)
         except NoScreen as error:
-            if session.seconds_left <= _PAUSE_SECONDS:
-                sentence = f"the screen could not be read in time: {error}"
-                raise AdbFailure(ErrorCode.TIMEOUT, sentence) from error
-        await asyncio.sleep(_PAUSE_SECONDS)
+            why = error
+            empty_looks = empty_looks + 1 if isinstance(error, _NoWindow) else 0
+        except AdbFailure as lost:
+            if why is None or lost.code is not ErrorCode.TIMEOUT:
+                raise
+            raise AdbFailure(lost.code, f"the screen could not be read in time: {why}") from lost
+        if empty_looks == _MOST_EMPTY_LOOKS:
+            sentence = f"the screen could not be read, {empty_looks} times in a row: {why}"
+            raise Permanent(ErrorCode.NONZERO_EXIT, sentence, details={"reason": str(why)}) from why
+        pause_seconds = _PAUSE_SECONDS * max(1, empty_looks)
+        if session.seconds_left <= pause_seconds:
+            raise AdbFailure(ErrorCode.TIMEOUT, f"the screen could not be read in time: {why}") from why
+        await asyncio.sleep(pause_seconds)
 
 
 async def look_once(session: Session) -> Screen:
@@ -47,17 +71,29 @@ async def look_once(session: Session) -> Screen:
     Raises:
         AdbFailure: The phone went away or took too long.
         CommandError: The phone cannot look.
-        NoScreen: It could not tell this time, as while something on the screen keeps moving.
+        NoScreen: It could not tell this time, as while something on the screen keeps moving; the message is the phone's.
     """
-    output = await session.line(_DUMP, effect=False, max_output_bytes=_MAX_XML_BYTES)
+    compressed = time.monotonic() < session.restless_until
+    output = await session.line(_dump(compressed=compressed), effect=False, max_output_bytes=_MAX_XML_BYTES)
     if output.truncated:
         sentence = f"the screen's tree of elements is larger than {_MAX_XML_BYTES} bytes"
         raise Permanent(ErrorCode.TRUNCATED, sentence)
     if output.exit_code:
-        raise _why_not(output)
+        why = _why_not(output)
+        if isinstance(why, _Restless):
+            session.restless_until = time.monotonic() + _RESTLESS_SECONDS
+        elif not isinstance(why, _NoWindow):
+            session.restless_until = 0.0
+        raise why
     if len(output.stdout) > _AT_ONCE_BYTES:
         return await asyncio.to_thread(read_screen_xml, output.stdout)
     return read_screen_xml(output.stdout)
+
+
+def _dump(*, compressed: bool) -> str:
+    # the dump of last time must not be taken for this one's: uiautomator exits with 0 also when it could not look;
+    # compressed, it leaves out what only holds other elements, and waits for rest only of what is left
+    return f"rm -f {_FILE}; uiautomator dump {'--compressed ' if compressed else ''}{_FILE}; cat {_FILE}"
 
 
 async def dump(session: Session) -> Reading:
@@ -73,6 +109,7 @@ async def dump(session: Session) -> Reading:
     return Reading(
         {
             "package": screen.package,
+            "rotation_degrees": 90 * screen.rotation,
             "count": len(screen.elements),
             **_shown(useful),
             **document.output,
@@ -121,11 +158,13 @@ async def tap_on(session: Session, action: screen_actions.TapOn) -> Reading:
 async def _until(session: Session, selector: Selector, *, gone: bool = False) -> list[Element]:
     """What fits once anything does; or nothing, once nothing does any more."""
     looks = count = 0
+    longest_seconds = _LONGEST_LOOK_SECONDS / 2
     answered_at = time.monotonic()
     try:
         while True:
             screen = await look(session)
             looks += 1
+            longest_seconds = max(longest_seconds, time.monotonic() - answered_at)
             answered_at = time.monotonic()
             found = screen.find(selector)
             if bool(found) is not gone:
@@ -133,7 +172,7 @@ async def _until(session: Session, selector: Selector, *, gone: bool = False) ->
             count = len(screen.elements)
             await asyncio.sleep(min(_PAUSE_SECONDS, session.seconds_left))
     except AdbFailure as lost:
-        silent = time.monotonic() - answered_at > _LONGEST_LOOK_SECONDS
+        silent = time.monotonic() - answered_at > 2 * longest_seconds
         if not looks or silent or lost.code is not ErrorCode.TIMEOUT:
             raise
         wanted = "the element is still on the screen" if gone else "there is no such element on the screen"
@@ -167,7 +206,11 @@ def _shown(elements: Sequence[Element]) -> dict[str, object]:
 
 
 def _why_not(output: ShellOutput) -> CommandError | NoScreen:
+    printed = output.stderr + output.stdout
     if b"uiautomator: " in output.stderr and b"not found" in output.stderr:
         return failure(output)
-    said = (output.stderr or output.stdout).decode(errors="replace").strip().splitlines()
-    return NoScreen(said[0][:200] if said else f"uiautomator exited with {output.exit_code}")
+    for words, kind in ((_RESTLESS, _Restless), (_NO_WINDOW, _NoWindow)):
+        line = next((line for line in text_of(printed).splitlines() if words in line), None)
+        if line is not None:
+            return kind(line.strip()[:MAX_REASON_CHARACTERS])
+    return NoScreen(reason(output))

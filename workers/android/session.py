@@ -73,6 +73,8 @@ class Session:
         self.artifact_limit_bytes = artifact_limit_bytes
         self.touched = False
         """Whether something that must not happen twice may have happened."""
+        self.restless_until = 0.0
+        """Until when the screen is taken to move too much for a full look; monotonic."""
         self.user: str | None = None
         """The phone's current user; None until it was asked."""
 

@@ -5,13 +5,20 @@ from collections.abc import Mapping
 from ops.phone.files import FileError
 from ops.phone.mp4 import Movie
 from ops.phone.programs.call import Call, Program
-from ops.phone.ui_dump import dump
+from ops.phone.ui_dump import NOT_XML, dump
 from ops.phone.views import HEIGHT, SCREEN, WIDTH, group
 
 _WARNING = (
     b"[Warning] Multiple displays were found, but no display id was specified! Defaulting to the first display.\n"
 )
 _DUMP_PATH = "/sdcard/window_dump.xml"
+_DUMP_SECONDS = 2.5
+_IDLE_SECONDS = 10.0
+"""How long `uiautomator` waits for the screen to come to rest."""
+_STACK_TRACE = (
+    b"java.lang.NoSuchMethodException: com.vendor.ScreenGuard.isEnabled []\n"
+    b"\tat java.lang.Class.getMethod(Class.java:2103)\n\tat com.vendor.ScreenGuard.<init>(ScreenGuard.java:12)\n"
+)
 _LONGEST_RECORD_SECONDS = 180
 _FRAMES_A_SECOND = 1
 
@@ -43,12 +50,19 @@ async def _uiautomator(call: Call) -> int:
             path = paths[0] if paths else _DUMP_PATH
         case _:
             return call.fail("Unsupported command; the simulated phone knows `uiautomator dump [PATH]`", 1)
-    if call.device.behaviour.ui_dump == "never_idle":
+    if not await _comes_to_rest(call):
         call.err.write(b"ERROR: could not get idle state.\n")
         return 0  # as on a phone
+    if (left := call.device.behaviour.ui_dumps_without_window) > 0:
+        call.device.control.change(ui_dumps_without_window=left - 1)
+        call.err.write(b"ERROR: null root node returned by UiTestAutomationBridge.\n")
+        return 0  # as on a phone
+    if call.device.behaviour.ui_dump_noise == "stack_trace":
+        call.err.write(_STACK_TRACE)
     screen = call.device.screen
+    noise = NOT_XML if call.device.behaviour.ui_dump_noise == "invalid_xml" else ""
     if screen.awake:
-        document = dump(call.device.root(), package=screen.app.package).encode()
+        document = dump(call.device.root(), package=screen.app.package, noise=noise).encode(errors="surrogatepass")
     else:
         document = dump(group(SCREEN, [], kind="android.widget.FrameLayout"), package="com.android.systemui").encode()
     if path == "/dev/tty":
@@ -56,6 +70,15 @@ async def _uiautomator(call: Call) -> int:
     elif code := _keep(call, "uiautomator", path, document):
         return code
     return call.say(f"UI hierchary dumped to: {path}")
+
+
+async def _comes_to_rest(call: Call) -> bool:
+    behaviour = call.device.behaviour
+    moves = behaviour.ui_dump == "never_idle" or (
+        behaviour.ui_dump == "animated" and "--compressed" not in call.arguments
+    )
+    await call.last(behaviour.pace * (_IDLE_SECONDS if moves else _DUMP_SECONDS))
+    return not moves
 
 
 async def _screenrecord(call: Call) -> int:

@@ -58,6 +58,8 @@ class Engine:
         self._output: dict[str, Any] = {"flow": name}
         self._artifacts: list[Artifact] = []
         self._elements_seen = 0
+        self._unreadable = ""
+        """Why the last look showed nothing, for errors; empty when it did."""
 
     async def run(self) -> Reading:
         """Work all steps.
@@ -202,15 +204,18 @@ class Engine:
                 return
             left_seconds = min(limit - time.monotonic(), self._stage.seconds_left)
             if left_seconds <= _PAUSE_SECONDS:
-                raise Permanent(ErrorCode.ELEMENT_NOT_FOUND, f"{sentence} within {within_seconds:g} s")
+                why = f"; the screen could not be read: {self._unreadable}" if self._unreadable else ""
+                raise Permanent(ErrorCode.ELEMENT_NOT_FOUND, f"{sentence} within {within_seconds:g} s{why}")
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _look(self) -> Screen | None:
         """None while the screen moves too much to be read."""
         try:
             screen = await self._stage.look()
-        except NoScreen:
+        except NoScreen as error:
+            self._unreadable = str(error)
             return None
+        self._unreadable = ""
         self._elements_seen = len(screen.elements)
         return screen
 
@@ -220,7 +225,7 @@ class Engine:
             if screen is not None:
                 return screen
             if self._stage.seconds_left <= _PAUSE_SECONDS:
-                raise Permanent(ErrorCode.FLOW_FAILED, "the screen did not come to rest")
+                raise Permanent(ErrorCode.FLOW_FAILED, f"the screen could not be read: {self._unreadable}")
             await asyncio.sleep(_PAUSE_SECONDS)
 
     def _alternatives(self, element: str) -> Sequence[Selector]:
