@@ -1,11 +1,13 @@
 """Reads commands from PostgreSQL, scoped to their owner: one function per question, its SQL beside it."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from gateway import PUBLISHER
 from gateway.database import Database
+from gateway.waiting_for import read_waiting
 
 _READ_SECONDS = 1.0
 _LIST_SECONDS = 2.0
@@ -45,18 +47,28 @@ limit $6
 """
 
 
-async def find(database: Database, owner: str, command_id: UUID) -> Any:
-    """One command with its attempts; None when its owner has none of that id.
+async def find(database: Database, owner: str, command_id: UUID, *, lease_seconds: float) -> Mapping[str, Any] | None:
+    """One command with its attempts and what it waits for (`waiting_for`); None when its owner has none of that id.
 
     Args:
         database: Where commands are stored.
         owner: Who asks.
         command_id: The command.
+        lease_seconds: Age of a heartbeat at which its worker is gone.
 
     Raises:
         DatabaseAway: PostgreSQL does not answer.
     """
-    return await _first(database, ONE, owner, command_id)
+
+    async def work(connection: Any) -> Mapping[str, Any] | None:
+        row = await _first(connection, ONE, owner, command_id)
+        if row is None or row["result"] is not None:
+            return row and {**row, "waiting_for": None}
+        publisher = row["publisher"]
+        waiting = await read_waiting(connection, [publisher], [command_id], lease_seconds=lease_seconds)
+        return {**row, "waiting_for": waiting.get((publisher, command_id))}
+
+    return await database.run(work, timeout_seconds=_READ_SECONDS)
 
 
 async def find_state(database: Database, owner: str, command_id: UUID) -> Any:
@@ -70,15 +82,14 @@ async def find_state(database: Database, owner: str, command_id: UUID) -> Any:
     Raises:
         DatabaseAway: PostgreSQL does not answer.
     """
-    return await _first(database, _STATE, owner, command_id)
+    return await database.run(
+        lambda connection: _first(connection, _STATE, owner, command_id), timeout_seconds=_READ_SECONDS
+    )
 
 
-async def _first(database: Database, query: str, owner: str, command_id: UUID) -> Any:
-    async def work(connection: Any) -> Any:
-        row = await connection.fetchrow(query, PUBLISHER, command_id, owner)
-        return row or await connection.fetchrow(query, owner, command_id, owner)
-
-    return await database.run(work, timeout_seconds=_READ_SECONDS)
+async def _first(connection: Any, query: str, owner: str, command_id: UUID) -> Any:
+    row = await connection.fetchrow(query, PUBLISHER, command_id, owner)
+    return row or await connection.fetchrow(query, owner, command_id, owner)
 
 
 async def page(

@@ -153,7 +153,9 @@ async def look(parts: Parts, owner: str, command_id: UUID) -> Mapping[str, Any] 
     """
     pending = parts.recorder.find(owner, command_id)
     try:
-        row: Mapping[str, Any] | None = await command_rows.find(parts.database, owner, command_id)
+        row: Mapping[str, Any] | None = await command_rows.find(
+            parts.database, owner, command_id, lease_seconds=parts.settings.lease_seconds
+        )
     except DatabaseAway:
         if pending is None:
             raise storage_away() from None
@@ -181,6 +183,7 @@ def _of_row(row: Mapping[str, Any]) -> dict[str, Any]:
         started_at=row["started_at"],
         finished_at=row["finished_at"],
         retry_at=row["retry_at"],
+        waiting_for=row["waiting_for"],
         attempts=stored(row["attempts"]),
         result=stored(row["result"]),
     )
@@ -198,6 +201,7 @@ def _of_pending(pending: Accepted) -> dict[str, Any]:
         started_at=None,
         finished_at=None,
         retry_at=None,
+        waiting_for=None,
         attempts=[],
         result=None,
     )

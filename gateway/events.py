@@ -1,6 +1,7 @@
 """The route that follows a command while it runs: its states, its answer's text while it is made, and its result.
 
-    state    {"status", "attempt", "retry_at"}    where it is, when that changes
+    state    {"status", "attempt", "retry_at",    where it is, when that changes; and what it waits for
+              "waiting_for"}
     token    {"text"}                             more of the answer; its id is the place to go on from
     restart  {}                                   the answer begins anew, or comes with the result: what was told is void
     result   the stored result                    the last event
@@ -79,7 +80,7 @@ async def read_events(
 def _seen(found: Mapping[str, Any] | Accepted, command_id: UUID) -> _Seen:
     if isinstance(found, Accepted):
         return _Seen(PUBLISHER, command_id, found.kind, Step(State.QUEUED), None)
-    step = Step(found["state"], found["attempt"], found["retry_at"])
+    step = Step(found["state"], found["attempt"], found["retry_at"], found["waiting_for"])
     return _Seen(found["publisher"], command_id, found["kind"], step, found["result"])
 
 
@@ -172,4 +173,5 @@ def _token(text: str, last: Entry) -> bytes:
 
 def _state(step: Step) -> bytes:
     retry = {} if step.retry_at is None else {"retry_at": step.retry_at}
-    return event("state", encode({"status": step.status, "attempt": step.attempt, **retry}))
+    waiting = {} if step.waiting_for is None else {"waiting_for": step.waiting_for}
+    return event("state", encode({"status": step.status, "attempt": step.attempt, **retry, **waiting}))

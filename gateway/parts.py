@@ -63,7 +63,7 @@ class Parts:
             ),
             cache=ResultCache(settings.redis_url, keep_seconds=settings.result_cache_seconds),
             streams=TokenReader(settings.redis_url),
-            progress=Progress(database),
+            progress=Progress(database, lease_seconds=settings.lease_seconds),
             uploads=Uploads(database, connections=settings.postgres_pool_size, limit_bytes=settings.upload_limit_bytes),
         )
 

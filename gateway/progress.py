@@ -1,14 +1,17 @@
 """Where commands that somebody follows are on their way: one question to PostgreSQL for all of them, twice a second."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 from contracts.results import State
 from gateway.database import Database, DatabaseAway, DataRefused
+from gateway.waiting_for import read_waiting
 
 _POLL_SECONDS = 0.5
 _POLL_KEYS = 500
@@ -33,6 +36,7 @@ class Step:
     attempt: int = 0
     """Runs so far, counting one that goes on; 0 before the first."""
     retry_at: datetime | None = None
+    waiting_for: dict[str, Any] | None = None
 
 
 class Watched:
@@ -63,10 +67,12 @@ class Progress:
 
     Args:
         database: Where commands are stored.
+        lease_seconds: Age of a heartbeat at which its worker is gone.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, lease_seconds: float) -> None:
         self._database = database
+        self._lease_seconds = lease_seconds
         self._watched: dict[_Key, list[Watched]] = {}
         self._any = asyncio.Event()
 
@@ -101,17 +107,22 @@ class Progress:
                 self._any.clear()
                 continue
             try:
-                rows = await self._database.fetch(
-                    PROGRESS,
-                    [publisher for publisher, _ in keys],
-                    [command_id for _, command_id in keys],
-                    timeout_seconds=_POLL_TIMEOUT_SECONDS,
-                )
+                steps = await self._database.run(partial(self._steps, keys=keys), timeout_seconds=_POLL_TIMEOUT_SECONDS)
             except (DatabaseAway, DataRefused):
                 continue
-            for row in rows:
-                # an end is told with its result, by `gateway.waiting`
-                if row["state"] in {State.QUEUED, State.RUNNING, State.RETRYING}:
-                    step = Step(row["state"], row["attempt"], row["retry_at"])
-                    for watched in self._watched.get((row["publisher"], row["id"]), ()):
-                        watched.move(step)
+            for key, step in steps.items():
+                for watched in self._watched.get(key, ()):
+                    watched.move(step)
+
+    async def _steps(self, connection: Any, *, keys: Sequence[_Key]) -> dict[_Key, Step]:
+        publishers, ids = [publisher for publisher, _ in keys], [command_id for _, command_id in keys]
+        rows = await connection.fetch(PROGRESS, publishers, ids)
+        waiting = await read_waiting(connection, publishers, ids, lease_seconds=self._lease_seconds)
+        # an end is told with its result, by `gateway.waiting`
+        return {
+            (row["publisher"], row["id"]): Step(
+                row["state"], row["attempt"], row["retry_at"], waiting.get((row["publisher"], row["id"]))
+            )
+            for row in rows
+            if row["state"] in {State.QUEUED, State.RUNNING, State.RETRYING}
+        }

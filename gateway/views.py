@@ -8,6 +8,7 @@ import orjson
 from pydantic import BaseModel, Field
 
 from contracts.results import Result, State
+from gateway.waiting_for import WaitingFor
 
 _OPTIONS = orjson.OPT_UTC_Z
 
@@ -63,6 +64,7 @@ class CommandView(CommandSummary):
     started_at: datetime | None
     finished_at: datetime | None
     retry_at: datetime | None = Field(description="When the next run is due.")
+    waiting_for: WaitingFor | None = Field(description="Why it does not run now; null when it runs or has ended.")
     attempts: list[Attempt] = Field(description="Runs that are over; a relay that succeeds at once lists none.")
     result: Result | None = Field(description="As it was published, byte for byte.")
 

@@ -81,6 +81,7 @@ def _facts(command: dict[str, Any]) -> Table:
         "started": _time(command["started_at"]),
         "finished": _time(command["finished_at"]),
         "deadline": _time(command["deadline_at"]),
+        "waiting for": (command["waiting_for"] or {}).get("message", ""),
         "next run": _time(command["retry_at"]),
         "correlation id": command["correlation_id"] or "",
     }

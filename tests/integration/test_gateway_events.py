@@ -74,7 +74,8 @@ async def test_states_tokens_and_the_result_come_in_order_and_the_stream_ends(
 
     assert queued is not None
     assert running is not None
-    assert (queued.name, queued.data) == ("state", {"status": "queued", "attempt": 0})
+    no_worker = {"reason": "worker", "message": "no ai worker is running"}
+    assert (queued.name, queued.data) == ("state", {"status": "queued", "attempt": 0, "waiting_for": no_worker})
     assert (running.name, running.data) == ("state", {"status": "running", "attempt": 1})
     assert first.data == {"text": "Hello"}
     assert first.id
