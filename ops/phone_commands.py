@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import json
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,11 +14,14 @@ from rich.console import Console
 from rich.live import Live
 
 from contracts.settings import Settings, read_settings, stop
-from ops.phone.fleet import Listening, numbered, phones
+from ops.phone.behaviour import described, read_changes
+from ops.phone.control_port import control_phone, serving_control
+from ops.phone.fleet import Listening, numbered, phones, told_apart
 from ops.phone.status import effect_line, status
 from ops.stack.layout import LOOPBACK, PHONE_HOST, Layout
 from ops.stack.probes import port_is_free
-from workers.android.adb import DEFAULT_PORT, AdbFailure, AdbServer
+from workers.android.adb import AdbFailure, AdbServer
+from workers.android.devices import parse_servers
 
 app = typer.Typer(help="Simulated phones, to try things without a real one.", no_args_is_help=True)
 
@@ -32,7 +36,10 @@ def phone() -> None:
     """Simulated phones, to try things without a real one."""
 
 
-@app.command()
+_SWITCHES = f"Switches of a simulated phone, each with its default:\n\n{described()}"
+
+
+@app.command(epilog=_SWITCHES)
 def start(
     *,
     count: Annotated[int, typer.Option(min=1, max=_MOST_PHONES, help="How many, each with an address of its own.")] = 1,
@@ -42,6 +49,20 @@ def start(
         int, typer.Option(min=-1000, max=1000, help="Draw every app so much further down, to try flows.")
     ] = 0,
     keyboard: Annotated[bool, typer.Option(help="With ADBKeyboard; without it only ASCII can be typed.")] = True,
+    same_serial: Annotated[
+        bool, typer.Option("--same-serial", help="All have one ro.serialno, as emulators of one build do.")
+    ] = False,
+    switch: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Begin with this behaviour; may be repeated. `ish phone change` changes it later.",
+        ),
+    ] = None,
+    control: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Port on 127.0.0.1 for `ish phone change`. Default: that of the phones."),
+    ] = None,
     effects: Annotated[Path | None, typer.Option(help="Folder for a log of every effect, SERIAL.jsonl.")] = None,
 ) -> None:
     """Run simulated phones until Ctrl-C, and show what happens on them."""
@@ -51,19 +72,27 @@ def start(
     host = _free_host(own_port, count)
     if host is None:
         stop(f"port {own_port} is in use on the addresses from {PHONE_HOST} on; give another --port", code=1)
+    try:
+        changes = {"shift_px": shift_px, **read_changes(switch or [])}
+    except ValueError as error:
+        stop(f"--switch: {error}", code=2)
     first = serial if serial is not None else f"SIMPHONE{int(host.rpartition('.')[2]) - 1:04}"
     if effects is not None:
         effects.mkdir(parents=True, exist_ok=True)
-    serials = numbered(first, count)
-    logs = [effects / f"{each}.jsonl" if effects is not None else None for each in serials]
+    serials = [first] * count if same_serial else numbered(first, count)
+    logs = [effects / f"{each}.jsonl" if effects is not None else None for each in told_apart(serials)]
     servers = _servers(settings, layout)
 
     async def run() -> None:
         async with phones(serials, host=host, port=own_port, logs=logs, keyboard=keyboard) as running:
             for listening in running:
-                listening.device.control.change(shift_px=shift_px)
-            async with _connected(servers, running) as note:
-                await _show(running, note)
+                listening.device.control.change(**changes)
+            controls = {each.name: each.device.control for each in running}
+            async with (
+                serving_control(controls, port=_control_port(control, own_port)) as bound,
+                _connected(servers, running) as note,
+            ):
+                await _show(running, f"{note} `ish phone change --control {bound} NAME=VALUE` changes a switch.")
 
     try:
         asyncio.run(run())
@@ -71,16 +100,35 @@ def start(
         stop(str(error), code=1)
 
 
+@app.command(epilog=_SWITCHES)
+def change(
+    changes: Annotated[list[str] | None, typer.Argument(metavar="NAME=VALUE...", help="None only shows them.")] = None,
+    *,
+    phone: Annotated[str | None, typer.Option(help="Which one, by its serial, when several run.")] = None,
+    control: Annotated[int | None, typer.Option(min=1, max=65535, help="As `ish phone start` tells it.")] = None,
+) -> None:
+    """Change switches of a running simulated phone, and show them all."""
+    port = control if control is not None else Layout.of(read_settings()).ports.phone
+    try:
+        behaviour = asyncio.run(control_phone(port, phone=phone, **read_changes(changes or [])))
+    except ValueError as error:
+        stop(str(error), code=2)
+    except OSError:
+        stop(f"no simulated phone is controlled at 127.0.0.1:{port}; `ish phone start` tells its port", code=1)
+    for name, value in behaviour.model_dump().items():
+        typer.echo(f"{name}={json.dumps(value)}")
+
+
+def _control_port(asked: int | None, usual: int) -> int:
+    """The port that was asked for, or the usual one; a free one when that is taken."""
+    if asked is not None:
+        return asked
+    return usual if port_is_free(LOOPBACK, usual) else 0
+
+
 def _servers(settings: Settings, layout: Layout) -> list[AdbServer]:
     """The adb servers of this stack; the stack's own one unless others were given."""
-    given = [each.strip() for each in settings.adb_servers.split(",") if each.strip()]
-    if not given:
-        return [AdbServer(LOOPBACK, layout.ports.adb)]
-    servers = []
-    for address in given:
-        host, _, port = address.partition(":")
-        servers.append(AdbServer(host, int(port) if port.isdigit() else DEFAULT_PORT))
-    return servers
+    return parse_servers(settings.adb_servers) or [AdbServer(LOOPBACK, layout.ports.adb)]
 
 
 def _free_host(port: int, count: int) -> str | None:
@@ -133,15 +181,15 @@ async def _show(running: Sequence[Listening], note: str) -> None:
         await _show_live(console, running, note, stopping)
         return
     for phone in running:
-        console.print(f"{phone.device.serial} listens on {phone.address}", markup=False)
+        console.print(f"{phone.name} listens on {phone.address}", markup=False)
     console.print(note, markup=False)
-    seen = {phone.device.serial: phone.device.effects.count for phone in running}
+    seen = {phone.name: phone.device.effects.count for phone in running}
     while not await _is_set_within(stopping, _LOOK_SECONDS):
         for phone in running:
             for effect in phone.device.effects.latest:
-                if effect["n"] > seen[phone.device.serial]:
-                    seen[phone.device.serial] = effect["n"]
-                    console.print(f"{phone.device.serial}  {effect_line(effect)}", markup=False)
+                if effect["n"] > seen[phone.name]:
+                    seen[phone.name] = effect["n"]
+                    console.print(f"{phone.name}  {effect_line(effect)}", markup=False)
 
 
 async def _show_live(console: Console, running: Sequence[Listening], note: str, stopping: asyncio.Event) -> None:

@@ -7,9 +7,10 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from ops.phone.behaviour import described, read_changes
 from ops.phone.control_port import serving_control
 from ops.phone.device import MODEL
-from ops.phone.fleet import FIRST_SERIAL, numbered, phones
+from ops.phone.fleet import FIRST_SERIAL, numbered, phones, told_apart
 
 _DEFAULT_LISTEN = "127.0.0.2:5600"
 _MOST_PHONES = 200
@@ -23,7 +24,12 @@ def _address(value: str) -> tuple[str, int]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m ops.phone", description="Simulated phones for a real adb server.")
+    parser = argparse.ArgumentParser(
+        prog="python -m ops.phone",
+        description="Simulated phones for a real adb server.",
+        epilog=described(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--listen",
         type=_address,
@@ -33,6 +39,10 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--count", type=int, default=1, help="how many phones")
     parser.add_argument("--serial", default=FIRST_SERIAL, help="what ro.serialno says; further phones count up")
+    parser.add_argument("--same-serial", action="store_true", help="every phone has that serial")
+    parser.add_argument(
+        "--switch", action="append", default=[], metavar="NAME=VALUE", help="begin with this behaviour; see below"
+    )
     parser.add_argument("--effects", type=Path, metavar="FILE", help="append every effect to this JSON Lines file")
     parser.add_argument(
         "--effects-folder", type=Path, metavar="FOLDER", help="the same, one file SERIAL.jsonl for each phone"
@@ -54,7 +64,7 @@ def _logs(arguments: argparse.Namespace, serials: list[str]) -> list[Path | None
     if arguments.effects_folder is None:
         return [arguments.effects] * len(serials)
     arguments.effects_folder.mkdir(parents=True, exist_ok=True)
-    return [arguments.effects_folder / f"{serial}.jsonl" for serial in serials]
+    return [arguments.effects_folder / f"{name}.jsonl" for name in told_apart(serials)]
 
 
 async def _run(arguments: argparse.Namespace) -> None:
@@ -62,18 +72,19 @@ async def _run(arguments: argparse.Namespace) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     host, port = arguments.listen
-    serials = numbered(arguments.serial, arguments.count)
+    serials = (
+        [arguments.serial] * arguments.count if arguments.same_serial else numbered(arguments.serial, arguments.count)
+    )
+    changes = {"shift_px": arguments.shift_px, **read_changes(arguments.switch)}
     async with AsyncExitStack() as stack:
         running = await stack.enter_async_context(
             phones(serials, host=host, port=port, logs=_logs(arguments, serials), keyboard=not arguments.no_keyboard)
         )
         for phone in running:
-            phone.device.control.change(shift_px=arguments.shift_px)
-            _say(
-                f"{MODEL} {phone.device.serial} listens on {phone.address}; connect it with: adb connect {phone.address}"
-            )
+            phone.device.control.change(**changes)
+            _say(f"{MODEL} {phone.name} listens on {phone.address}; connect it with: adb connect {phone.address}")
         if arguments.control is not None:
-            controls = {phone.device.serial: phone.device.control for phone in running}
+            controls = {phone.name: phone.device.control for phone in running}
             port = await stack.enter_async_context(serving_control(controls, port=arguments.control[1]))
             _say(f"control on 127.0.0.1:{port}")
         await stop.wait()

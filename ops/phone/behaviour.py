@@ -1,10 +1,11 @@
 """How the simulated phone misbehaves, and who waits for that to change."""
 
 import asyncio
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Seconds = Annotated[float, Field(ge=0, le=3600)]
 
@@ -12,12 +13,23 @@ Seconds = Annotated[float, Field(ge=0, le=3600)]
 class Behaviour(BaseModel):
     """What the phone does with connections and commands; the defaults are a healthy phone."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     authorized: bool = True
     """False never accepts the computer's key: `unauthorized`."""
     present: bool = True
     """False vanishes: connections are reset and none is accepted."""
+    boot: Literal["completed", "booting"] = "completed"
+    """`booting` has adb but not yet Android's services, as for the first minute after power-on: `sys.boot_completed` is
+    empty and programs print `Can't find service`. It lasts until it is changed."""
+    shell_v2: bool = True
+    """False speaks only the older shell protocol, without exit codes, as Android 6 does."""
+    lock: Literal["none", "swipe", "secure"] = "none"
+    """Shows a lock screen: `swipe` ends with a swipe up, `secure` only by changing this; apps start behind it."""
+    rotation: Literal[0, 1, 2, 3] = 0
+    """Quarter turns of the screen; 1 and 3 are landscape, where width and height change places."""
+    displays: Literal[1, 2] = 1
+    """With 2, `screencap` without `-d ID` warns before its picture, as foldable phones do."""
     answer: Literal["normal", "hang_open", "hang", "black_hole", "lost", "vanish", "drip"] = "normal"
     """`hang_open` never accepts a command, `hang` accepts and never runs it, `black_hole` stops reading and writing
     without closing anything, `lost` runs it and drops the connection before answering, `vanish` does the same and is
@@ -60,6 +72,37 @@ class Behaviour(BaseModel):
     """False refuses to write any file, as a phone with full storage does."""
     shift_px: int = Field(default=0, ge=-1000, le=1000)
     """How much further down every app's layout is, except the launcher's."""
+
+
+def read_changes(words: Sequence[str]) -> dict[str, Any]:
+    """Changes as they are written on a command line, such as `boot=booting`, `shell_v2=false` or `slow_seconds={"input": 1}`.
+
+    Raises:
+        ValueError: One is no change of a behaviour; the sentence says which are.
+    """
+    changes: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or name not in Behaviour.model_fields:
+            raise ValueError(f"{word!r} is no NAME=VALUE with a name of {', '.join(Behaviour.model_fields)}")
+        try:
+            changes[name] = json.loads(value)
+        except ValueError:
+            changes[name] = value
+    try:
+        Behaviour.model_validate(changes)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ValueError(f"{first['loc'][0]}: {first['msg']}") from None
+    return changes
+
+
+def described() -> str:
+    """Every field with its default and meaning, one paragraph each."""
+    return "\n\n".join(
+        f"{name}={json.dumps(field.get_default(call_default_factory=True))}: {' '.join((field.description or '').split())}"
+        for name, field in Behaviour.model_fields.items()
+    )
 
 
 class Control:

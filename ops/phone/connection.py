@@ -19,7 +19,8 @@ from ops.phone.services import KNOWN, Stream, serve
 _TOKEN_BYTES = 20
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _NOT_OPENED = 0
-_FEATURES = "shell_v2,cmd,stat_v2,ls_v2,fixed_push_mkdir"
+_FEATURES = "cmd,stat_v2,ls_v2,fixed_push_mkdir"
+_OLD_FEATURES = "cmd"
 
 
 class Connection:
@@ -126,14 +127,16 @@ class Connection:
         self._connected = True
         names = ("ro.product.name", "ro.product.model", "ro.product.device")
         facts = "".join(f"{name}={self.device.properties[name]};" for name in names)
-        banner = f"device::{facts}features={_FEATURES}"
+        features = f"shell_v2,{_FEATURES}" if self.device.behaviour.shell_v2 else _OLD_FEATURES
+        banner = f"device::{facts}features={features}"
         await self.send(wire.CNXN, wire.VERSION, wire.MAX_PAYLOAD_BYTES, banner.encode())
 
     async def _open(self, packet: wire.Packet, tasks: asyncio.TaskGroup) -> None:
         if self.device.behaviour.answer == "hang_open":
             return
         service = packet.payload.rstrip(b"\0").decode(errors="replace")
-        if service.partition(":")[0].split(",")[0] not in KNOWN:
+        name, *options = service.partition(":")[0].split(",")
+        if name not in KNOWN or (options and not self.device.behaviour.shell_v2):
             await self.send(wire.CLSE, _NOT_OPENED, packet.arg0)
             return
         self._last_number += 1

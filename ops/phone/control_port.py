@@ -25,7 +25,7 @@ async def serving_control(controls: Mapping[str, Control], *, port: int) -> Asyn
     """Serve the control port on loopback while the block runs.
 
     Args:
-        controls: Those of the phones, by serial.
+        controls: Those of the phones, by serial, or by name where several have one serial.
         port: On 127.0.0.1; 0 takes a free one.
 
     Yields:

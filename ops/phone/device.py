@@ -76,7 +76,7 @@ class Device:
             "ro.product.model": MODEL,
             "ro.product.name": "ish_simulated",
             "ro.serialno": self.serial,
-            "sys.boot_completed": "1",
+            "sys.boot_completed": "1" if self.behaviour.boot == "completed" else "",
         }
 
     @property
@@ -101,15 +101,28 @@ class Device:
 
     def root(self) -> View:
         """The window in front."""
-        self.screen.shift_px = self.behaviour.shift_px
+        self.follow_behaviour()
         return self.screen.root()
+
+    def follow_behaviour(self) -> None:
+        """Have the screen show what the behaviour says of it; before each program and each look."""
+        self.screen.shift_px = self.behaviour.shift_px
+        self.screen.locked = self.behaviour.lock != "none"
+        self.screen.landscape = self.behaviour.rotation in (1, 3)
 
     async def screenshot(self) -> bytes:
         """PNG bytes of the screen as it is now."""
         root = self.root() if self.screen.awake else None
         touches = list(self.screen.touches)
         clock = time.strftime("%H:%M")
-        return await asyncio.to_thread(draw, root, touches, battery_percent=BATTERY_PERCENT, clock=clock)
+        return await asyncio.to_thread(
+            draw,
+            root,
+            touches,
+            battery_percent=BATTERY_PERCENT,
+            clock=clock,
+            landscape=self.behaviour.rotation in (1, 3),
+        )
 
     def remove_app(self, package: str) -> None:
         """Uninstall an app; where it was the input method, the phone's own takes its place."""

@@ -24,32 +24,36 @@ _CHARACTER_WIDTH = 0.52
 _LINE_HEIGHT = 1.25
 
 
-def draw(root: View | None, touches: Sequence[Touch], *, battery_percent: int, clock: str) -> bytes:
-    """The screen as PNG bytes, WIDTH by HEIGHT pixels.
+def draw(
+    root: View | None, touches: Sequence[Touch], *, battery_percent: int, clock: str, landscape: bool = False
+) -> bytes:
+    """The screen as PNG bytes, WIDTH by HEIGHT pixels, or HEIGHT by WIDTH in landscape.
 
     Args:
         root: The window in front; None for a screen that is off.
         touches: The last ones, drawn as red traces.
         battery_percent: Shown in the status bar, 0 to 100.
         clock: Shown in the status bar.
+        landscape: Whether the screen is turned.
     """
-    image = Image.new("RGB", (WIDTH, HEIGHT), _BACKGROUND if root else (0, 0, 0))
+    size = (HEIGHT, WIDTH) if landscape else (WIDTH, HEIGHT)
+    image = Image.new("RGB", size, _BACKGROUND if root else (0, 0, 0))
     if root:
         canvas = ImageDraw.Draw(image)
         for view in root.walk():
             _draw_view(canvas, view)
-        _draw_bars(canvas, battery_percent=battery_percent, clock=clock)
+        _draw_bars(canvas, size[0], battery_percent=battery_percent, clock=clock)
         _draw_touches(canvas, touches)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
-def _draw_bars(canvas: ImageDraw.ImageDraw, *, battery_percent: int, clock: str) -> None:
-    canvas.rectangle((0, 0, WIDTH, STATUS_BAR_BOTTOM), fill=_INK)
+def _draw_bars(canvas: ImageDraw.ImageDraw, width: int, *, battery_percent: int, clock: str) -> None:
+    canvas.rectangle((0, 0, width, STATUS_BAR_BOTTOM), fill=_INK)
     canvas.text((24, 12), clock, fill=_PAPER, font=_font(26))
-    canvas.text((WIDTH // 2, 16), "simulated phone", fill=_QUIET, font=_font(22), anchor="ma")
-    canvas.text((WIDTH - 24, 12), f"{battery_percent}%", fill=_PAPER, font=_font(26), anchor="ra")
+    canvas.text((width // 2, 16), "simulated phone", fill=_QUIET, font=_font(22), anchor="ma")
+    canvas.text((width - 24, 12), f"{battery_percent}%", fill=_PAPER, font=_font(26), anchor="ra")
 
 
 def _draw_view(canvas: ImageDraw.ImageDraw, view: View) -> None:

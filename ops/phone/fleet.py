@@ -20,6 +20,8 @@ class Listening:
     device: Device
     address: str
     """`host:port`, as `adb connect` wants it."""
+    name: str
+    """Its serial; of phones with the same serial, numbered ones: `SERIAL-2`."""
 
 
 @asynccontextmanager
@@ -43,15 +45,27 @@ async def phones(
     """
     first = ipaddress.IPv4Address(host)
     async with AsyncExitStack() as stack:
-        listening = []
+        listening, names = [], told_apart(serials)
         for place, (serial, path) in enumerate(zip(serials, logs, strict=True)):
             log = EffectLog(path)
             stack.callback(log.close)
             device = Device(serial, log, keyboard=keyboard)
             own = str(first + place)
             bound = await stack.enter_async_context(serving(device, host=own, port=port))
-            listening.append(Listening(device, f"{own}:{bound}"))
+            listening.append(Listening(device, f"{own}:{bound}", names[place]))
         yield listening
+
+
+def told_apart(serials: Sequence[str]) -> list[str]:
+    """One name for each phone: its serial, and a number behind it where another has the same one.
+
+    Args:
+        serials: What `ro.serialno` says on each.
+    """
+    return [
+        serial if serial and serials.count(serial) == 1 else f"{serial or 'phone'}-{place}"
+        for place, serial in enumerate(serials, 1)
+    ]
 
 
 def numbered(first_serial: str, count: int) -> list[str]:

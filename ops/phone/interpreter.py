@@ -12,6 +12,7 @@ from ops.phone.files import FileError
 from ops.phone.programs import PROGRAMS
 from ops.phone.programs.call import Call
 from ops.phone.programs.filesystem import write_file
+from ops.phone.programs.readiness import refused_while_booting
 from ops.phone.streams import Captured, Discarded, Sink, Source
 from ops.phone.syntax import Command, Group, If, Redirection, Simple, Word
 
@@ -201,6 +202,10 @@ class _Shell:
             return _NOT_FOUND
         call = Call(self.device, argv, streams.stdin, streams.out, streams.err, marker or self._marker())
         try:
+            self.device.follow_behaviour()
+            refused = refused_while_booting(call) if self.device.behaviour.boot == "booting" else None
+            if refused is not None:
+                return refused
             exit_code = await program(call)
             behaviour = self.device.behaviour
             seconds = behaviour.slow_seconds.get(argv[0], 0) + behaviour.pace * _SECONDS.get(argv[0], 0)

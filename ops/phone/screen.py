@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from ops.phone.apps.app import App, Moment
 from ops.phone.apps.launcher import Launcher
 from ops.phone.editing import Cursor
-from ops.phone.views import CONTENT, SCREEN, View, group, hit
+from ops.phone.views import CONTENT, LANDSCAPE, LANDSCAPE_CONTENT, SCREEN, Bounds, View, group, hit, label
 
 LONG_PRESS_MS = 500
 _KEYPAD = {"SPACE": " ", "PERIOD": ".", "COMMA": ",", "AT": "@", "SLASH": "/", "MINUS": "-"}
 _TOUCHES_SHOWN = 6
+_SYSTEM = "com.android.systemui"
+_LOCK_SCREEN = label("Locked. Swipe up to unlock", Bounds(60, 400, 660, 460), resource_id=f"{_SYSTEM}:id/keyguard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,10 @@ class Screen:
     """The installed ones by package, in the order of their icons; programs that install change it."""
     clock: Callable[[], float] = time.monotonic
     awake: bool = True
+    locked: bool = False
+    """Whether the lock screen covers the app in front."""
+    landscape: bool = False
+    """Whether it is turned, so that width and height have changed places."""
     shift_px: int = 0
     """How much further down every app's layout is, except the launcher's."""
     typed: dict[str, str] = field(default_factory=dict)
@@ -55,14 +61,22 @@ class Screen:
 
     def root(self) -> View:
         """The window in front, clipped to the screen."""
+        screen, content = (LANDSCAPE, LANDSCAPE_CONTENT) if self.landscape else (SCREEN, CONTENT)
+        if self.locked:
+            return group(screen, [_LOCK_SCREEN], kind="android.widget.FrameLayout")
         page = self.app.page(self.app.views(self._moment()))
         shifted = page.moved(0 if isinstance(self.app, Launcher) else self.shift_px)
-        shown = shifted.clipped(CONTENT)
-        return group(SCREEN, [shown] if shown else [], kind="android.widget.FrameLayout")
+        shown = shifted.clipped(content)
+        return group(screen, [shown] if shown else [], kind="android.widget.FrameLayout")
+
+    @property
+    def package(self) -> str:
+        """Of the window in front."""
+        return _SYSTEM if self.locked or not self.awake else self.app.package
 
     def field(self) -> View | None:
         """The text field that has the focus; None when nothing has."""
-        if not (self.awake and self.focused):
+        if not (self.awake and self.focused) or self.locked:
             return None
         return next((view for view in self.root().walk() if view.is_field), None)
 
@@ -75,6 +89,8 @@ class Screen:
         if not self.awake:
             return
         self.touches.append(touch)
+        if self.locked:
+            return
         if not touch.stays:
             self.app.scroll(touch.y1 - touch.y2)
             return
@@ -120,7 +136,7 @@ class Screen:
         """A key by its name without `KEYCODE_`; those that this phone has no use for do nothing."""
         if key in ("POWER", "WAKEUP", "SLEEP"):
             self.awake = {"POWER": not self.awake, "WAKEUP": True, "SLEEP": False}[key]
-        elif not self.awake:
+        elif not self.awake or self.locked:
             return
         elif key == "HOME":
             self.show(self._home())

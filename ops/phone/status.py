@@ -61,7 +61,7 @@ def _view_line(view: View) -> str:
 
 def _one(phone: Listening) -> RenderableType:
     device = phone.device
-    title = f"{device.serial} at {phone.address}: {device.screen.app.label}"
+    title = f"{phone.name} at {phone.address}: {device.screen.app.label}"
     screen = Text("\n".join(screen_lines(device)[:_SCREEN_LINES]))
     latest = list(device.effects.latest)[-_EFFECT_LINES:]
     effects = Text("\n".join(map(effect_line, latest)) or "nothing yet")
@@ -76,7 +76,7 @@ def _table(running: Sequence[Listening]) -> RenderableType:
     for phone in running:
         latest = effect_line(phone.device.effects.latest[-1]) if phone.device.effects.latest else ""
         label = phone.device.screen.app.label
-        table.add_row(phone.device.serial, phone.address, label, str(phone.device.effects.count), Text(latest))
+        table.add_row(phone.name, phone.address, label, str(phone.device.effects.count), Text(latest))
     return table
 
 

@@ -15,18 +15,18 @@ NOT_XML = (
 """An element with what XML forbids: NUL and control characters, and halves of a character, alone and together."""
 
 
-def dump(root: View, *, package: str, noise: str = "") -> str:
+def dump(root: View, *, package: str, rotation: int = 0, noise: str = "") -> str:
     """The whole document, on one line after its declaration as on a phone.
 
     Args:
         root: The window in front.
         package: Of the app it belongs to.
+        rotation: Quarter turns of the screen, 0 to 3.
         noise: What stands after its nodes.
     """
     nodes = _node(root, package=package, index=0)
-    return (
-        f"<?xml version='1.0' encoding='UTF-8' standalone='yes' ?><hierarchy rotation=\"0\">{nodes}{noise}</hierarchy>"
-    )
+    declaration = "<?xml version='1.0' encoding='UTF-8' standalone='yes' ?>"
+    return f'{declaration}<hierarchy rotation="{rotation}">{nodes}{noise}</hierarchy>'
 
 
 def _node(view: View, *, package: str, index: int) -> str:

@@ -37,6 +37,8 @@ class Bounds:
 
 SCREEN = Bounds(0, 0, WIDTH, HEIGHT)
 CONTENT = Bounds(0, STATUS_BAR_BOTTOM, WIDTH, HEIGHT)
+LANDSCAPE = Bounds(0, 0, HEIGHT, WIDTH)
+LANDSCAPE_CONTENT = Bounds(0, STATUS_BAR_BOTTOM, HEIGHT, WIDTH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from ops.phone.screen import Touch
 from ops.phone.views import View
 
 _SWIPE_MS = 300
+_UNLOCKS_PX = 300
 _SOURCES = ("touchscreen", "keyboard", "touchpad", "mouse", "dpad")
 _SELECT_ALL = ["CTRL_LEFT", "A"]
 
@@ -18,6 +19,10 @@ async def _input(call: Call) -> int:
             "java.lang.SecurityException: Injecting input events requires the caller to have INJECT_EVENTS"
         )
     words = call.arguments[1:] if call.arguments[:1] and call.arguments[0] in _SOURCES else call.arguments
+    if words[:1] == ["-d"]:
+        if words[1:2] != ["0"]:
+            return 0  # what happens on a further display is not simulated
+        words = words[2:]
     match words:
         case ["tap", *numbers] if len(numbers) == 2 and _are_numbers(numbers):  # noqa: PLR2004  # x and y
             exit_code = _tap(call, *map(int, numbers))
@@ -64,8 +69,10 @@ async def _swipe(call: Call, numbers: list[int]) -> int:
 def _put_finger(call: Call, action: str, touch: Touch, **facts: int) -> None:
     call.device.root()  # places what moved since
     screen = call.device.screen
-    call.effect(action, **facts, hit=seen(screen.hit(touch.x1, touch.y1), screen.app.package))
+    call.effect(action, **facts, hit=seen(screen.hit(touch.x1, touch.y1), screen.package))
     screen.touch(touch)
+    if call.device.behaviour.lock == "swipe" and screen.awake and touch.y1 - touch.y2 >= _UNLOCKS_PX:
+        call.device.control.change(lock="none")
 
 
 def _type(call: Call, text: str) -> int:
@@ -74,7 +81,7 @@ def _type(call: Call, text: str) -> int:
     screen = call.device.screen
     # Android's `input text` has no way to write a literal `%s`
     arrived = text.replace("%s", " ")
-    call.effect("text", text=arrived, field=seen(screen.field(), screen.app.package))
+    call.effect("text", text=arrived, field=seen(screen.field(), screen.package))
     screen.type_text(arrived)
     return 0
 

@@ -98,7 +98,7 @@ def take_broadcast(call: Call, action: str, extras: Mapping[str, str], package: 
         return
     screen = call.device.screen
     field = screen.field()
-    where = seen(field, screen.app.package)
+    where = seen(field, screen.package)
     if action == "ADB_CLEAR_TEXT":
         call.effect("clear_text", field=where)
         screen.clear_text()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from ops.phone.device import Device
 from ops.phone.files import FileError
 from ops.phone.mp4 import Movie
 from ops.phone.programs.call import Call, Program
@@ -11,6 +12,7 @@ from ops.phone.views import HEIGHT, SCREEN, WIDTH, group
 _WARNING = (
     b"[Warning] Multiple displays were found, but no display id was specified! Defaulting to the first display.\n"
 )
+_DISPLAY_IDS = ("4619827259835644672", "4619827551948147201")
 _DUMP_PATH = "/sdcard/window_dump.xml"
 _DUMP_SECONDS = 2.5
 _IDLE_SECONDS = 10.0
@@ -24,15 +26,29 @@ _FRAMES_A_SECOND = 1
 
 
 async def _screencap(call: Call) -> int:
-    paths = [word for word in call.arguments if not word.startswith("-")]
-    picture = _picture(call, await call.device.screenshot())
+    words = call.arguments
+    chosen = words.index("-d") if "-d" in words[:-1] else None
+    if chosen is not None:
+        display = words[chosen + 1]
+        if display not in display_ids(call.device):
+            return call.fail(f"Failed to take screenshot: display {display} is not valid", 1)
+        del words[chosen : chosen + 2]
+    paths = [word for word in words if not word.startswith("-")]
+    picture = _picture(call, await call.device.screenshot(), chosen=chosen is not None)
     if not paths:
         call.out.write(picture)
         return 0
     return _keep(call, "screencap", paths[0], picture)
 
 
-def _picture(call: Call, picture: bytes) -> bytes:
+def display_ids(device: Device) -> list[str]:
+    """The ids that SurfaceFlinger gives the displays, the first one first."""
+    return list(_DISPLAY_IDS[: device.behaviour.displays])
+
+
+def _picture(call: Call, picture: bytes, *, chosen: bool) -> bytes:
+    if call.device.behaviour.displays > 1 and not chosen:
+        return _WARNING + picture
     match call.device.behaviour.screencap:
         case "normal":
             return picture
@@ -62,7 +78,9 @@ async def _uiautomator(call: Call) -> int:
     screen = call.device.screen
     noise = NOT_XML if call.device.behaviour.ui_dump_noise == "invalid_xml" else ""
     if screen.awake:
-        document = dump(call.device.root(), package=screen.app.package, noise=noise).encode(errors="surrogatepass")
+        document = dump(
+            call.device.root(), package=screen.package, rotation=call.device.behaviour.rotation, noise=noise
+        ).encode(errors="surrogatepass")
     else:
         document = dump(group(SCREEN, [], kind="android.widget.FrameLayout"), package="com.android.systemui").encode()
     if path == "/dev/tty":

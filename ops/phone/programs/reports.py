@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from ops.phone.device import BATTERY_PERCENT
 from ops.phone.programs.call import Call, Program
+from ops.phone.programs.media import display_ids
 from ops.phone.views import HEIGHT, WIDTH
 
 _FOLLOW_SECONDS = 0.2
@@ -61,7 +62,7 @@ def _power(call: Call) -> str:
 
 def _window(call: Call) -> str:
     screen = call.device.screen
-    if not screen.awake:
+    if not screen.awake or call.device.behaviour.lock != "none":
         return "WINDOW MANAGER\n  mCurrentFocus=Window{7c1 u0 NotificationShade}\n  mFocusedApp=null"
     component = f"{screen.app.package}/{screen.app.package}{screen.app.activity}"
     return (
@@ -100,7 +101,29 @@ def _input_method(call: Call) -> str:
 
 def _display(call: Call) -> str:
     state = "ON" if call.device.screen.awake else "OFF"
-    return f"DISPLAY MANAGER (dumpsys display)\n  mScreenState={state}\n  mViewports=[DisplayViewport{{orientation=0, {WIDTH} x {HEIGHT}}}]"
+    turned = call.device.behaviour.rotation
+    width, height = (HEIGHT, WIDTH) if turned in (1, 3) else (WIDTH, HEIGHT)
+    ports = ", ".join(
+        f"DisplayViewport{{displayId={number}, orientation={turned}, {width} x {height}}}"
+        for number in range(call.device.behaviour.displays)
+    )
+    return f"DISPLAY MANAGER (dumpsys display)\n  mScreenState={state}\n  mViewports=[{ports}]"
+
+
+def _input(call: Call) -> str:
+    turned = call.device.behaviour.rotation
+    return (
+        "INPUT MANAGER (dumpsys input)\n  Event Hub State:\n    Devices: 1: simulated touch screen\n"
+        f"  SurfaceOrientation: {turned}"
+    )
+
+
+def _surfaces(call: Call) -> str:
+    names = ("Built-in Screen", "Outer Screen")
+    return "\n".join(
+        f'Display {display} (HWC display {number}): port={number} pnpId=ISH displayName="{names[number]}"'
+        for number, display in enumerate(display_ids(call.device))
+    )
 
 
 def _memory(call: Call) -> str:
@@ -110,11 +133,12 @@ def _memory(call: Call) -> str:
 
 
 _SERVICES: Mapping[str, Callable[[Call], str]] = {
+    "SurfaceFlinger": _surfaces,
     "activity": _activity,
     "battery": _battery,
     "cpuinfo": lambda _: "Load: 0.0 / 0.0 / 0.0\n0% TOTAL: 0% user + 0% kernel",
     "display": _display,
-    "input": lambda _: "INPUT MANAGER (dumpsys input)\n  Event Hub State:\n    Devices: 1: simulated touch screen",
+    "input": _input,
     "input_method": _input_method,
     "meminfo": _memory,
     "package": _package,
