@@ -5,7 +5,7 @@ as one would give it to `adb`, `{"command": "shell input tap 10 20"}`; it is par
 that a model always dumps as an action and equal requests have equal canonical JSON.
 """
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import (
     ConfigDict,
@@ -24,7 +24,10 @@ from typing_extensions import override
 from contracts import android_lines
 from contracts.android_actions import Action, Batch, Install, Push
 from contracts.android_fields import MAX_TEXT_CHARACTERS, Target
+from contracts.faults import fault
 
+ACTIONS = tuple(get_args(action.model_fields["action"].annotation)[0] for action in get_args(Action))
+"""What an action may be called."""
 _action: TypeAdapter[Action] = TypeAdapter(Annotated[Action, Field(discriminator="action")])
 
 
@@ -71,6 +74,10 @@ class AndroidExecute(RootModel[Annotated[Action, Field(discriminator="action")]]
     @model_validator(mode="before")
     @classmethod
     def _from_command(cls, data: object) -> object:
+        if isinstance(data, dict) and not {"action", "command"} & data.keys():
+            raise fault(
+                "action", f"is required, as one of {', '.join(sorted(ACTIONS))}; or `command`, a line as for adb"
+            )
         if not isinstance(data, dict) or "command" not in data:
             return data
         line = CommandLine.model_validate(data)

@@ -5,6 +5,7 @@ inside one version fields are only added.
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -17,12 +18,12 @@ from contracts import topology
 from contracts.ai import AiSend, Metadata, without_nul
 from contracts.android import AndroidExecute
 from contracts.errors import ErrorCode, Permanent
+from contracts.faults import faults_of
 
 KIND_RELAY, KIND_AI, KIND_ANDROID = "relay", "ai.send", "android.execute"
 VERSION = 1
 MAX_MESSAGE_CHARACTERS = 10_000
-_MAX_PROBLEMS = 20
-_MAX_NAME_CHARACTERS = 100
+_LINE_AND_COLUMN = re.compile(r"line \d+ column \d+")
 
 
 def _aware(value: object) -> object:
@@ -123,28 +124,43 @@ def decode_payload(kind: Kind, body: bytes) -> BaseModel:
     try:
         return kind.payload.model_validate_json(body)
     except ValidationError as error:
-        problems = problems_of(error)
-        if any(problem["field"] == "" and problem["type"] == "json_invalid" for problem in problems):
-            raise Permanent(ErrorCode.NOT_JSON, f"the body is not JSON: {problems[0]['rule']}") from None
-        raise InvalidPayload([{"field": one["field"] or "(body)", "rule": one["rule"]} for one in problems]) from None
+        raise refusal(error, body) from None
 
 
-def problems_of(error: ValidationError) -> list[dict[str, str]]:
+def refusal(error: ValidationError, body: bytes) -> Permanent:
+    """Why a body is refused.
+
+    Args:
+        error: What its model raised.
+        body: The body.
+    """
+    problems = problems_of(error, _document(body))
+    if any(problem["type"] == "json_invalid" for problem in problems):
+        return Permanent(ErrorCode.NOT_JSON, f"the body is not JSON{_place(error)}")
+    return InvalidPayload([{"field": one["field"] or "(body)", "rule": one["rule"]} for one in problems])
+
+
+def problems_of(error: ValidationError, given: Any = None) -> list[dict[str, str]]:
     """Pydantic's errors as `{field, rule, type}`, without echoing the input.
 
     Args:
         error: What a model raised.
+        given: The whole document, where it is at hand: fields are then named as it names them.
     """
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    return [
-        {"field": _path(one["loc"]), "rule": one["msg"].removeprefix("Value error, "), "type": one["type"]}
-        for one in found[:_MAX_PROBLEMS]
-    ]
+    return faults_of(error.errors(include_url=False, include_input=False), given)
 
 
-def _path(location: tuple[int | str, ...]) -> str:
-    """Where a fault is; names in it may be the input's own, so they are cut, and a NUL is shown as what it is."""
-    return ".".join(str(part)[:_MAX_NAME_CHARACTERS] for part in location).replace("\x00", "\\u0000")
+def _document(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _place(error: ValidationError) -> str:
+    """Where a parser stopped: `, from line 1 column 2`."""
+    match = _LINE_AND_COLUMN.search(error.errors(include_url=False, include_input=False)[0]["msg"])
+    return f", from {match[0]}" if match else ""
 
 
 def routing_key(kind: Kind, *, priority: str | None = None, payload: BaseModel | None = None) -> str:
@@ -204,5 +220,5 @@ def payload_from(kind: Kind, data: dict[str, JsonValue] | dict[str, Any]) -> Bas
         return kind.payload.model_validate(data)
     except ValidationError as error:
         raise InvalidPayload(
-            [{"field": one["field"] or "(body)", "rule": one["rule"]} for one in problems_of(error)]
+            [{"field": one["field"] or "(body)", "rule": one["rule"]} for one in problems_of(error, data)]
         ) from None

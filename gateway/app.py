@@ -9,10 +9,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Scope
 
 from contracts.commands import KIND_AI, KIND_ANDROID, KIND_RELAY, KINDS
+from contracts.faults import rule_of
 from gateway import artifacts, commands, documents, events, health, perplexity, records, uploads
 from gateway.accept import Accept
 from gateway.edge import Edge
 from gateway.intake import request_id_of
+from gateway.methods import Methods
 from gateway.openai import chat, models
 from gateway.openai.failures import PREFIX, of_problem
 from gateway.parts import Parts
@@ -53,12 +55,14 @@ def build(parts: Parts) -> ASGIApp:
     for route in perplexity.ROUTES:
         accept = Accept(parts, KINDS[KIND_ANDROID], route.path, payload_of=route.payload)
         shortcuts.update({(method, route.path): accept for method in route.methods})
-    # the shortcuts answer before routing; these answer another method with 405
+    # the shortcuts answer before routing; these make their methods known to it
     app.router.routes += [Route(path, endpoint, methods=[method]) for (method, path), endpoint in shortcuts.items()]
     for module in (health, commands, events, records, artifacts, uploads, chat, models, documents):
         app.include_router(module.router)
     app.state.openapi = documents.openapi(app, POST_PATHS, flows=perplexity.ROUTES)
-    return Edge(app, shortcuts=shortcuts, render=rendered)
+    commanding = {path for _, path in shortcuts} - {health.HEALTH}
+    methods = app.state.methods = Methods(app.router.routes, commanding=commanding)
+    return Edge(app, shortcuts=shortcuts, render=rendered, methods=methods)
 
 
 def rendered(scope: Scope, problem: Problem, *, status: int | None = None) -> Response:
@@ -83,7 +87,7 @@ async def _problem(request: Request, error: Exception) -> Response:
 async def _invalid_request(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
-    errors = [{"field": _field(one["loc"]), "rule": str(one["msg"])} for one in error.errors()]
+    errors = [{"field": _field(one["loc"]), "rule": rule_of(one)} for one in error.errors()]
     sentence = "; ".join(f"{one['field']}: {one['rule']}" for one in errors)
     return rendered(request.scope, Problem(ProblemType.INVALID_REQUEST, sentence, errors=errors))
 
@@ -97,4 +101,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     kind, detail = _TYPES.get(error.status_code, (ProblemType.OTHER, str(error.detail)))
+    if kind is ProblemType.METHOD_NOT_ALLOWED:
+        methods: Methods = request.app.state.methods
+        return rendered(request.scope, methods.refusal(request.scope))
     return rendered(request.scope, Problem(kind, detail, headers=error.headers), status=error.status_code)

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from contracts.logs import get_logger
 from contracts.metrics import HTTP_DURATION, HTTP_REQUESTS
 from gateway.intake import Disconnected, headers_of, refuse_encoded, request_id_of
+from gateway.methods import HeadAnswered, Methods, without_body
 from gateway.problems import Problem, ProblemType
 
 ROUTE = "ish.route"
@@ -30,6 +31,7 @@ class Edge:
         app: Everything else.
         shortcuts: Hot routes by method and path, called without the application's own routing.
         render: The answer that tells of a problem.
+        methods: Which methods each path answers.
     """
 
     def __init__(
@@ -38,9 +40,11 @@ class Edge:
         *,
         shortcuts: Mapping[tuple[str, str], ASGIApp],
         render: Callable[[Scope, Problem], Response],
+        methods: Methods,
     ) -> None:
         self._app = app
         self._render = render
+        self._methods = methods
         self._shortcuts = dict(shortcuts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,7 +63,7 @@ class Edge:
                 message["headers"] = completed(message.get("headers", ()), request_id)
             await send(message)
 
-        app = self._shortcuts.get((scope["method"], scope["path"]), self._app)
+        app = self._shortcuts.get((scope["method"], scope["path"])) or self._other
         try:
             refuse_encoded(headers_of(scope))
             await app(scope, receive, send_with_headers)
@@ -76,6 +80,30 @@ class Edge:
         route = scope.get(ROUTE) or getattr(scope.get("route"), "path", "other")
         HTTP_REQUESTS.labels(route, str(status)).inc()
         HTTP_DURATION.labels(route).observe(time.perf_counter() - started_at)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What is no hot route; HEAD and OPTIONS of what is one too."""
+        method, methods = scope["method"], self._methods
+        if method == "OPTIONS" and (allowed := methods.of(scope)):
+            headers = [(b"allow", ", ".join(allowed).encode())]
+            await send({"type": "http.response.start", "status": 204, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+        elif method != "HEAD":
+            await self._app(scope, receive, send)
+        elif methods.commands(scope):
+            raise methods.refusal(scope)
+        elif methods.has_route(scope, "HEAD") or not methods.has_route(scope, "GET"):
+            await self._app(scope, receive, send)
+        else:
+            await self._answer_head(scope, receive, send)
+
+    async def _answer_head(self, scope: Scope, receive: Receive, send: Send) -> None:
+        as_get = {**scope, "method": "GET"}
+        try:
+            await self._app(as_get, receive, without_body(send))
+        except* HeadAnswered:
+            pass
+        scope["route"] = as_get.get("route")
 
 
 def completed(given: Sequence[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:

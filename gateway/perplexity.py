@@ -12,8 +12,7 @@ from pydantic import Field, ValidationError
 from starlette.types import Scope
 
 from contracts.android_fields import MAX_TIMEOUT_SECONDS, Target, Text
-from contracts.commands import InvalidPayload, problems_of
-from contracts.errors import ErrorCode, Permanent
+from contracts.commands import refusal
 
 PREFIX = "/api/perplexity"
 _FLOW_SECONDS = 180.0
@@ -76,7 +75,7 @@ class FlowRoute:
             else:
                 asked = self.model.model_validate_json(body.strip() or b"{}")
         except ValidationError as error:
-            raise _refusal(error) from None
+            raise refusal(error, body) from None
         fields = asked.model_dump(mode="json", exclude_unset=True, exclude_none=True)
         inputs = {name: fields.pop(name) for name in sorted(set(self.model.model_fields) - set(UseApp.model_fields))}
         return orjson.dumps({"action": "flow", "name": f"perplexity.{self.name}", "inputs": inputs, **fields})
@@ -115,10 +114,3 @@ ROUTES = (
         methods=("GET", "POST"),
     ),
 )
-
-
-def _refusal(error: ValidationError) -> Permanent:
-    problems = problems_of(error)
-    if any(problem["type"] == "json_invalid" for problem in problems):
-        return Permanent(ErrorCode.NOT_JSON, f"the body is not JSON: {problems[0]['rule']}")
-    return InvalidPayload([{"field": one["field"] or "(body)", "rule": one["rule"]} for one in problems])

@@ -218,7 +218,7 @@ def _payload(fields: dict[str, Any]) -> AiSend:
     try:
         return AiSend.model_validate(fields)
     except ValidationError as error:
-        first = problems_of(error)[0]
+        first = problems_of(error, fields)[0]
     if first["field"] == "model":
         # no configuration can hold such a name
         raise Problem(

@@ -1,6 +1,7 @@
 """What the gateway refuses and how it says so, and what every answer carries."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
@@ -142,12 +143,115 @@ async def test_unknown_path_is_404_with_and_without_a_key(gateway: GatewayProces
     _problem(await client.post("/api/nothing", json={}), 404, "not-found")
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/api/relay"), ("PUT", "/api/commands"), ("POST", "/health")])
-async def test_other_method_is_405(client: httpx.AsyncClient, method: str, path: str) -> None:
-    answer = await client.request(method, path)
+METHODS = {
+    "/health": "GET, HEAD, OPTIONS",
+    "/ready": "GET, HEAD, OPTIONS",
+    "/api/relay": "POST, OPTIONS",
+    "/api/commands": "GET, HEAD, OPTIONS",
+    f"/api/commands/{uuid4()}": "GET, HEAD, DELETE, OPTIONS",
+    f"/api/commands/{uuid4()}/events": "GET, HEAD, OPTIONS",
+    "/api/perplexity/ask": "POST, OPTIONS",
+    "/api/perplexity/text": "GET, POST, OPTIONS",
+    "/v1/models": "GET, HEAD, OPTIONS",
+    "/v1/chat/completions": "POST, OPTIONS",
+}
 
-    _problem(answer, 405, "method-not-allowed")
-    assert answer.headers["allow"]
+
+@pytest.mark.parametrize("path", METHODS)
+async def test_405_and_options_name_exactly_the_methods_of_the_path(client: httpx.AsyncClient, path: str) -> None:
+    options = await client.options(path)
+    answers = {
+        method: await client.request(method, path)
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "PROPFIND", "TRACE")
+        if method not in METHODS[path].split(", ")
+    }
+
+    assert (options.status_code, options.headers["allow"]) == (204, METHODS[path])
+    for method, answer in answers.items():
+        assert (answer.status_code, answer.headers["allow"]) == (405, METHODS[path]), method
+        if not path.startswith("/v1/") and method != "HEAD":
+            _problem(answer, 405, "method-not-allowed")
+
+
+async def test_every_route_of_the_document_allows_what_it_says(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+
+    for template, operations in document["paths"].items():
+        options = await client.options(re.sub(r"\{.*?\}", "00000000-0000-4000-8000-000000000000", template))
+        allowed = set(options.headers["allow"].split(", "))
+        assert {method.upper() for method in operations} - {"PARAMETERS"} == allowed - {"HEAD", "OPTIONS"} | (
+            {"HEAD"} if "head" in operations else set()
+        ), template
+
+
+@pytest.mark.parametrize("path", ["/health", "/api/commands", "/openapi.json", "/docs", "/v1/models"])
+async def test_head_is_get_without_the_body(client: httpx.AsyncClient, path: str) -> None:
+    head, whole = await client.head(path), await client.get(path)
+
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+    assert head.headers["content-length"] == whole.headers["content-length"]
+
+
+async def test_head_of_events_ends_with_its_header(client: httpx.AsyncClient) -> None:
+    command_id = (await client.post("/api/relay", json=RELAY)).json()["id"]
+
+    answer = await client.head(f"/api/commands/{command_id}/events")
+
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+
+
+async def test_options_of_nothing_is_404(client: httpx.AsyncClient) -> None:
+    assert (await client.options("/api/nothing")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field", "words"),
+    [
+        ("/api/android/execute", {}, "action", "is required, as one of"),
+        ("/api/android/execute", {"action": "fly"}, "action", "must be one of tap, "),
+        ("/api/android/execute", {"action": None}, "action", "must be one of tap, "),
+        ("/api/android/execute", {"action": "tap", "x": 1}, "y", "is required"),
+        ("/api/android/execute", {"action": "batch", "actions": [{}]}, "actions.0.action", "is required"),
+        ("/api/android/execute", {"command": "shell input tap 99999 1"}, "command", "x: must be at most 16383"),
+        ("/api/android/execute", [], "(body)", "must be an object"),
+        ("/api/relay", {}, "sender", "is required"),
+        ("/api/relay", {**RELAY, "ask": 5}, "ask", "must be an object or must be true or false"),
+        ("/api/relay", {**RELAY, "ask": {"model": 5}}, "ask.model", "must be text"),
+        ("/api/send", {}, "(body)", "one of prompt and messages is required"),
+        ("/api/send", {"prompt": 5}, "prompt", "must be text"),
+        ("/api/perplexity/ask", {}, "question", "is required"),
+        ("/api/perplexity/ask", {"question": "a", "timeout_seconds": "x"}, "timeout_seconds", "must be a number"),
+        ("/api/perplexity/open", {"surprise": 1}, "surprise", "is not known here"),
+    ],
+)
+async def test_misfit_is_told_in_our_words(
+    client: httpx.AsyncClient, path: str, body: Any, field: str, words: str
+) -> None:
+    errors = _problem(await client.post(path, json=body), 422, "invalid-request")["errors"]
+
+    [rule] = [one["rule"] for one in errors if one["field"] == field]
+    assert words in rule
+
+
+@pytest.mark.parametrize(
+    ("path", "rule"),
+    [
+        ("/api/commands/x", "must be a UUID"),
+        ("/api/commands?limit=x", "must be a whole number"),
+        ("/api/commands?limit=0", "must be at least 1"),
+        ("/api/commands?limit=201", "must be at most 200"),
+        ("/api/commands?kind=x", "must be one of relay, ai.send, android.execute"),
+        ("/api/commands?status=x", "must be one of queued, running, "),
+        (f"/api/commands?cursor={'x' * 65}", "must have at most 64 characters"),
+        ("/api/artifacts/abc", "must match ^[0-9a-f]{64}$"),
+        ("/api/perplexity/text?device=", "must"),
+    ],
+)
+async def test_bad_parameter_is_told_in_our_words(client: httpx.AsyncClient, path: str, rule: str) -> None:
+    [error] = _problem(await client.get(path), 422, "invalid-request")["errors"]
+
+    assert error["rule"].startswith(rule)
 
 
 async def test_every_answer_carries_the_security_headers(client: httpx.AsyncClient) -> None:

@@ -173,7 +173,7 @@ def test_a_missing_device_is_left_out_of_the_canonical_json() -> None:
         ({"action": "text", "text": ""}, "text.text", "at least 1 character"),
         ({"action": "start_app", "package": "com.a;reboot"}, "start_app.package", "match pattern"),
         ({"action": "fly"}, "", "'fly' found using 'action'"),
-        ({}, "", "'action'"),
+        ({}, "", "action: is required, as one of batch"),
         ({"command": "shell getprop a", "action": "wake"}, "action", "Extra inputs"),
         ({"command": "shell getprop a", "device": "a b"}, "device", "match pattern"),
         ({"command": 7}, "command", "valid string"),
