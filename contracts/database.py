@@ -5,6 +5,8 @@ while the tables were empty must not read them whole a million rows later. The s
 stands in a `lateral (… offset 0)`, which PostgreSQL runs for each key, by its index.
 """
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -32,6 +34,15 @@ AWAY = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutErr
 
 _PASSING_CLASSES = ("08", "40", "53", "57", "58", "55", "25")
 """SQLSTATE classes: connection, rollback, resources, operator intervention, system, object state, idle in transaction."""
+_DATA_CLASSES = ("22", "23", "54")
+"""SQLSTATE classes: data exception, integrity violation, program limit exceeded."""
+_SCHEMA_CLASS = "42"
+"""SQLSTATE class: something is missing, not allowed or of another type. The statements are constants, so no row is to blame."""
+_NO_PARTITION = "no partition of relation"
+
+
+class ConnectionLost(Exception):
+    """There is no connection to work on, or the one at work broke: whatever was raised, no row is to blame."""
 
 
 async def open_pool(url: str, *, size: int, name: str) -> Any:
@@ -58,21 +69,63 @@ async def _nothing(_: Any) -> None:
     """A connection is given back as it is."""
 
 
+@asynccontextmanager
+async def acquired(database: Any) -> AsyncIterator[Any]:
+    """A connection of the pool for the time of the block; what goes wrong with the connection itself is told apart.
+
+    A connection on which something unforeseen happened, or that was left in a transaction, is not used again.
+
+    Args:
+        database: asyncpg pool.
+
+    Raises:
+        ConnectionLost: There is none to be had, or it broke in the block.
+    """
+    try:
+        connection = await database.acquire()
+    except Exception as error:
+        raise ConnectionLost(repr(error)) from error
+    try:
+        yield connection
+    except BaseException as error:
+        lost = isinstance(error, Exception) and connection.is_closed()
+        # an error of PostgreSQL's, or of a value, leaves the connection as it was; of anything else nobody knows
+        if not isinstance(error, asyncpg.PostgresError | ValueError):
+            connection.terminate()
+        if lost:
+            raise ConnectionLost(repr(error)) from error
+        raise
+    finally:
+        if not connection.is_closed() and connection.is_in_transaction():
+            connection.terminate()
+        with suppress(Exception):
+            await database.release(connection)
+
+
 def is_passing(error: BaseException) -> bool:
     """Whether the same statement may succeed later, unchanged: PostgreSQL is away, stopping, full or busy.
 
     Args:
         error: What a statement raised.
     """
+    if isinstance(error, ConnectionLost | asyncpg.InvalidCachedStatementError):
+        return True
     if isinstance(error, asyncpg.PostgresError):
         return (error.sqlstate or "")[:2] in _PASSING_CLASSES
-    if isinstance(error, asyncpg.DataError):
+    if isinstance(error, ValueError):  # asyncpg's complaints of values are InterfaceErrors too
         return False
-    return isinstance(error, AWAY)
+    return isinstance(error, AWAY) or _is_closed_transport(error)
 
 
-_DATA_CLASSES = ("22", "23", "54")
-"""SQLSTATE classes: data exception, integrity violation, program limit exceeded."""
+def is_of_schema(error: BaseException) -> bool:
+    """Whether the schema does not fit, so that no row is to blame: a right or a partition is missing, or a migration.
+
+    Args:
+        error: What a statement raised.
+    """
+    if isinstance(error, asyncpg.CheckViolationError):
+        return error.constraint_name is None and _NO_PARTITION in str(error)
+    return isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "")[:2] == _SCHEMA_CLASS
 
 
 def is_data_error(error: BaseException) -> bool:
@@ -81,4 +134,11 @@ def is_data_error(error: BaseException) -> bool:
     Args:
         error: What a statement raised.
     """
-    return isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "")[:2] in _DATA_CLASSES
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "")[:2] in _DATA_CLASSES and not is_of_schema(error)
+    return isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
+
+
+def _is_closed_transport(error: BaseException) -> bool:
+    """Uvloop's error for a socket whose other side accepted and closed at once; it is no OSError."""
+    return isinstance(error, RuntimeError) and "TCPTransport" in str(error)

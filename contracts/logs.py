@@ -13,9 +13,13 @@ Events are constant snake_case in the past tense; facts go into fields. No promp
 | wait_left_to_outbox | warning | a wait queue did not take a retry; the outbox worker publishes it when due |
 | duplicate_reply_dropped | warning | a duplicate asked for a reply where no queue is |
 | command_crashed | error | a handler raised something outside the error tree |
+| loop_restarted | error | a part of this process failed and is started over |
+| fault_contained | error | an error that nobody foresaw, kept to the command or task that it struck |
+| part_gone | error | a part failed for too long; the process exits, to be started again |
 | batch_bisected | warning | a row Postgres refuses was found in a batch |
 | claims_lost | warning | this worker was silent past its lease; others took over |
 | postgres_unreachable, redis_unreachable | warning | waiting for the service |
+| postgres_unusable | error | a right, a column or a partition is missing: waiting for a person, or for a migration |
 | postgres_reachable, redis_reachable | info | it is back |
 | breaker_opened, breaker_recovered | warning, info | a provider, model or key fails and is left alone; it serves again |
 | provider_unusable | error | a key, model or address of a provider cannot work until a person acts |

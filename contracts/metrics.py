@@ -27,6 +27,10 @@ BATCH_SIZE = Histogram(
 )
 COMMIT_DURATION = Histogram("ish_commit_duration_seconds", "One result transaction.", ["pool"], buckets=_FAST)
 BISECTIONS = Counter("ish_batch_bisections_total", "Batches split to find a row that Postgres refuses.", ["pool"])
+RESTARTS = Counter("ish_loop_restarts_total", "Background loops that failed and were started over.", ["loop"])
+FAULTS = Counter(
+    "ish_faults_contained_total", "Unforeseen errors, kept to the command or task that they struck.", ["part"]
+)
 CONSUMER_ALIVE = Gauge("ish_consumer_alive", "1 while this worker has a live consumer.", ["pool"])
 RECONNECTS = Counter("ish_reconnects_total", "Connections to the broker opened after the first.", ["connection"])
 

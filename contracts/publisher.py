@@ -89,6 +89,11 @@ class _ConfirmChannel(Channel):
         self._flusher = self.create_task(self._flush())
 
     @property
+    def is_writing(self) -> bool:
+        """Whether what is sent reaches the connection."""
+        return not self.is_closed and not self._flusher.done()
+
+    @property
     def in_flight(self) -> int:
         """Messages sent and not answered yet."""
         return len(self._pending)
@@ -317,7 +322,7 @@ class Publisher:
         self._ready.set()
         self.connects += 1
         self._log.info("publishing_channel_opened")
-        while not channel.is_closed:
+        while channel.is_writing:
             channel.fail_older(self._timeout_seconds)
             await asyncio.wait({channel.closing}, timeout=_SWEEP_SECONDS)
         self._log.warning("publishing_channel_lost", error="closed")
@@ -353,7 +358,12 @@ class Publisher:
             raise Unconfirmed("not connected to the broker")
         if channel.in_flight >= _MAX_IN_FLIGHT:
             raise Unconfirmed("too many messages wait for the broker's confirm")
-        return channel.send(outgoing)
+        try:
+            return channel.send(outgoing)
+        except ValueError as error:
+            raise Refused(str(error)) from error
+        except Exception as error:
+            raise Unconfirmed(f"it could not be sent: {error!r}") from error
 
     async def publish(self, outgoing: Outgoing) -> None:
         """Publish one message and wait for its confirm.
