@@ -26,11 +26,15 @@ on conflict do nothing
 # A statement of its own: it sees the keys that the first one met, whoever wrote them. The publisher is a column, since
 # with a constant a plan made on an empty table reads every key of that publisher.
 READ = """
-select k.id, k.fingerprint, c.state, c.result, c.accepted_at, c.deadline_at
+select k.id, k.fingerprint, is_kept(k.day) as kept, c.state, c.result, c.accepted_at, c.deadline_at
 from unnest($1::text[], $2::uuid[]) as w(publisher, id)
 join command_keys k on k.publisher = w.publisher and k.id = w.id
 left join commands c on c.publisher = k.publisher and c.id = k.id and c.day = k.day
 """
+
+
+RENEW = "select renew_keys($1::text[], $2::uuid[], $3::bytea[])"
+"""A key whose command is not kept any more stands for the new body: it is a new key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +96,15 @@ class Identities:
             if not self._queue:
                 self._wake.clear()
             found: dict[UUID, Earlier] = {}
-            if loop.time() >= away_until:
-                try:
+            try:
+                if loop.time() >= away_until:
                     found = await self._reserve([(one, fingerprint) for one, fingerprint, _ in batch])
-                except (DatabaseAway, DataRefused):
-                    away_until = loop.time() + _PAUSE_SECONDS
-            for command_id, _, future in batch:
-                if not future.done():
-                    future.set_result(found.get(command_id))
+            except (DatabaseAway, DataRefused):
+                away_until = loop.time() + _PAUSE_SECONDS
+            finally:  # whoever asked waits for this alone
+                for command_id, _, future in batch:
+                    if not future.done():
+                        future.set_result(found.get(command_id))
 
     async def _reserve(self, keys: list[tuple[UUID, bytes]]) -> dict[UUID, Earlier]:
         ids = [command_id for command_id, _ in keys]
@@ -107,6 +112,13 @@ class Identities:
         async def work(connection: Any) -> list[Any]:
             await connection.execute(_RESERVE, PUBLISHER, ids, [fingerprint for _, fingerprint in keys])
             rows: list[Any] = await connection.fetch(READ, [PUBLISHER] * len(ids), ids)
+            forgotten = [row["id"] for row in rows if not row["kept"]]
+            if forgotten:
+                bodies = dict(keys)
+                await connection.execute(
+                    RENEW, [PUBLISHER] * len(forgotten), forgotten, [bodies[one] for one in forgotten]
+                )
+                rows = await connection.fetch(READ, [PUBLISHER] * len(ids), ids)
             return rows
 
         rows = await self._database.run(work, timeout_seconds=_RESERVE_SECONDS)

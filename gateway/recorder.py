@@ -16,6 +16,7 @@ from contracts.logs import get_logger
 from contracts.metrics import UNRECORDED
 from gateway import PUBLISHER
 from gateway.database import Database, DatabaseAway, DataRefused
+from gateway.identities import RENEW
 
 _PATIENCE_SECONDS = 0.25
 _SWEEP_SECONDS = 0.05
@@ -30,6 +31,7 @@ _ROW_BYTES = 2048
 # Same key, same day: the statements of `workers.claims` insert the same two rows, and whoever is second does nothing.
 # `k` sees the keys that were there before this statement (reserved, or a worker's); `fresh` has those that it made.
 # The publisher is a column: with a constant, a plan made on an empty table reads every key of that publisher.
+# Returned are those whose key stood for a command that is not kept any more; nothing is recorded under such a key.
 RECORD = """
 with w as (
   select * from unnest($1::text[], $2::uuid[], $3::bytea[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
@@ -41,15 +43,22 @@ with w as (
 fresh as (
   insert into command_keys (publisher, id, fingerprint) select publisher, id, fingerprint from w
   on conflict do nothing returning id
+),
+met as materialized (
+  select w.*, k.day, k.fingerprint as known, k.id is null or is_kept(k.day) as kept
+  from w left join command_keys k on k.publisher = w.publisher and k.id = w.id
+),
+recorded as (
+  insert into commands (publisher, id, day, kind, owner, state, repeatable, routing_key, reply_to, correlation_id,
+    traceparent, priority, payload, accepted_at, deadline_at)
+  select publisher, id, coalesce(day, (now() at time zone 'utc')::date), kind, owner, 'queued', repeatable,
+    routing_key, reply_to, correlation_id, traceparent, priority, payload, accepted_at, deadline_at
+  from met
+  where id in (select id from fresh) or known = fingerprint and kept
+  order by publisher, id
+  on conflict (publisher, id, day) do nothing
 )
-insert into commands (publisher, id, day, kind, owner, state, repeatable, routing_key, reply_to, correlation_id,
-  traceparent, priority, payload, accepted_at, deadline_at)
-select w.publisher, w.id, coalesce(k.day, (now() at time zone 'utc')::date), w.kind, w.owner, 'queued', w.repeatable,
-  w.routing_key, w.reply_to, w.correlation_id, w.traceparent, w.priority, w.payload, w.accepted_at, w.deadline_at
-from w left join command_keys k on k.publisher = w.publisher and k.id = w.id
-where w.id in (select id from fresh) or k.fingerprint = w.fingerprint
-order by w.publisher, w.id
-on conflict (publisher, id, day) do nothing
+select publisher, id, fingerprint from met where not kept
 """
 
 
@@ -162,8 +171,10 @@ class Recorder:
             self._queue.extendleft(reversed(batch))
             self._release(list(self._waiting))
             return False
-        except asyncio.CancelledError:
+        except BaseException:
             self._queue.extendleft(reversed(batch))
+            self._release(list(self._waiting))
+            self._wake.set()
             raise
         self._away = False
         for accepted in batch:
@@ -182,7 +193,7 @@ class Recorder:
 
     async def _write(self, batch: Sequence[Accepted]) -> None:
         try:
-            await self._database.run(lambda one: one.execute(RECORD, *_columns(batch)), timeout_seconds=_WRITE_SECONDS)
+            await self._database.run(lambda one: _record(one, batch), timeout_seconds=_WRITE_SECONDS)
         except DataRefused as error:
             if len(batch) == 1:
                 # its worker meets the same refusal, and ends it with a reply
@@ -210,6 +221,16 @@ class Recorder:
                     break
                 overdue.append(command_id)
             self._release(overdue)
+
+
+async def _record(connection: Any, batch: Sequence[Accepted]) -> None:
+    forgotten = await connection.fetch(RECORD, *_columns(batch))
+    if forgotten:
+        await connection.execute(
+            RENEW, *([row[name] for row in forgotten] for name in ("publisher", "id", "fingerprint"))
+        )
+        ids = {row["id"] for row in forgotten}
+        await connection.fetch(RECORD, *_columns([one for one in batch if one.id in ids]))
 
 
 def _columns(batch: Sequence[Accepted]) -> list[Any]:

@@ -6,7 +6,7 @@ autocommits and takes its rows in key order, so that two batches with the same k
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Any
@@ -27,6 +27,8 @@ class Verdict(Enum):
     """It waits for its next try."""
     HELD = auto()
     """Another worker, which lives, is running it."""
+    FORGOTTEN = auto()
+    """Its id stood for a command that is not kept any more: it is a new command."""
     SUSPECT = auto()
     """It was in flight in several crashes: it is to be claimed when nothing else is in flight."""
 
@@ -66,12 +68,12 @@ select publisher, id, coalesce(k.day, (now() at time zone 'utc')::date), kind, o
   accepted_at, deadline_at, clock_timestamp(), replay_of
 from w left join lateral (
   select k.day from command_keys k
-  where k.publisher = w.publisher and k.id = w.id and k.fingerprint = w.fingerprint offset 0
+  where k.publisher = w.publisher and k.id = w.id and k.fingerprint = w.fingerprint and is_kept(k.day) offset 0
 ) k on true
 where k.day is not null or (publisher, id) in (select publisher, id from fresh)
 order by publisher, id
 on conflict (publisher, id, day) do nothing
-returning publisher, id, day, attempt, crashes, token, calls, started_at
+returning publisher, id, day, attempt, crashes, token, calls, started_at, accepted_at, deadline_at
 """  # noqa: S608  # only constants of this module
 
 # Plain read first; only rows that look claimable are locked, and `skip locked` leaves those that another batch has.
@@ -80,7 +82,8 @@ with w as (
   select * from unnest($1::text[], $2::uuid[], $3::bytea[]) as t(publisher, id, fingerprint)
 ),
 seen as materialized (
-  select w.publisher, w.id, k.day, k.fingerprint = w.fingerprint as same, c.state, c.result, c.retry_at
+  select w.publisher, w.id, k.day, k.fingerprint = w.fingerprint as same, is_kept(k.day) as kept, c.state, c.result,
+    c.retry_at
   from w cross join lateral (
     select k.day, k.fingerprint from command_keys k where k.publisher = w.publisher and k.id = w.id offset 0
   ) k left join lateral (
@@ -101,13 +104,15 @@ dead as materialized (
   left join lateral (select x.heartbeat_at from workers x where x.incarnation = h.holder offset 0) x on true
   where x.heartbeat_at is null or x.heartbeat_at < clock_timestamp() - $4::interval
 ),
--- a token of this worker's own that it does not run is of a claim whose answer was lost: nothing was begun
+-- a token of this worker's own that it does not run is of a claim whose answer was lost: nothing was begun. $8 has all
+-- of its incarnations: such an answer may have been lost together with its heartbeats.
 free as materialized (
-  select *, state = 'running' and holder is distinct from $5 as crashed from cur
+  select *, state = 'running' and (holder is null or holder <> all ($8::uuid[])) as crashed from cur
   where state = 'queued'
     or state = 'retrying' and (retry_at is null or retry_at <= clock_timestamp() + interval '500 ms')
     or state = 'running' and (
-      holder in (select holder from dead) or holder is null or holder = $5 and token <> all ($6::bigint[]))
+      holder in (select holder from dead) and holder <> all ($8::uuid[]) or holder is null
+      or holder = any ($8::uuid[]) and token <> all ($6::bigint[]))
 ),
 claimed as (
   update commands c set state = 'running', attempt = c.attempt + 1, token = nextval('token_seq'), holder = $5,
@@ -115,13 +120,18 @@ claimed as (
   from free
   where (c.publisher, c.id, c.day) = (free.publisher, free.id, free.day)
     and ($7::int is null or free.crashes + free.crashed::int <= $7)
-  returning c.publisher, c.id, c.day, c.attempt, c.crashes, c.token, c.calls, c.started_at,
+  returning c.publisher, c.id, c.day, c.attempt, c.crashes, c.token, c.calls, c.started_at, c.accepted_at, c.deadline_at,
     free.crashed as taken_over, free.crashed and not free.repeatable as interrupted, free.error_code
 )
-select s.publisher, s.id, s.day, s.same, s.state, s.result, s.retry_at, free.id is not null as free,
-  c.token, c.attempt, c.crashes, c.calls, c.started_at, c.taken_over, c.interrupted, c.error_code
+select s.publisher, s.id, s.day, s.same, s.kept, s.state, s.result, s.retry_at, free.id is not null as free,
+  c.token, c.attempt, c.crashes, c.calls, c.started_at, c.accepted_at, c.deadline_at, c.taken_over, c.interrupted,
+  c.error_code
 from seen s left join free using (publisher, id) left join claimed c using (publisher, id)
 """
+
+
+RENEW_KEYS = "select renew_keys($1::text[], $2::uuid[], $3::bytea[])"
+"""Keys whose command is not kept any more stand for the commands that came under their ids now."""
 
 
 def columns(batch: Sequence[Admitted]) -> list[list[Any]]:
@@ -162,6 +172,7 @@ async def claim(
     holder: UUID,
     lease_seconds: float,
     in_flight: Collection[int],
+    former: Collection[UUID] = (),
     max_crashes: int | None = None,
 ) -> tuple[list[Claimed], list[NotClaimed]]:
     """Claim what can be claimed of a batch.
@@ -172,6 +183,7 @@ async def claim(
         holder: This worker's incarnation.
         lease_seconds: Age of a heartbeat at which its worker is gone.
         in_flight: Tokens that this worker is running now; what it holds beside them it has forgotten, and takes again.
+        former: Incarnations that this worker had before.
         max_crashes: What was in flight in more crashes is left for a claim of its own; None claims any.
 
     Returns:
@@ -188,8 +200,18 @@ async def claim(
         holder=holder,
         lease_seconds=lease_seconds,
         in_flight=in_flight,
+        former=former,
         max_crashes=max_crashes,
     )
+    new = [other.admitted for other in left if other.verdict is Verdict.FORGOTTEN]
+    if new:
+        # renewed, they have a key of today and no row: claimed as what the gateway has reserved is
+        await connection.execute(RENEW_KEYS, *columns(new)[:3])
+        rows = await connection.fetch(_CLAIM_NEW, *columns(new), holder)
+        by_key = {one.key: one for one in new}
+        known += [_claimed(by_key.pop((row["publisher"], row["id"])), row) for row in rows]
+        left = [other for other in left if other.verdict is not Verdict.FORGOTTEN]
+        left += [NotClaimed(admitted, Verdict.HELD) for admitted in by_key.values()]  # another worker was quicker
     return claimed + known, left
 
 
@@ -200,6 +222,7 @@ async def claim_known(
     holder: UUID,
     lease_seconds: float,
     in_flight: Collection[int],
+    former: Collection[UUID] = (),
     max_crashes: int | None = None,
 ) -> tuple[list[Claimed], list[NotClaimed]]:
     """Claim commands that have a row already: recorded by the gateway, waiting, forgotten or left by a dead worker.
@@ -210,6 +233,7 @@ async def claim_known(
         holder: As in `claim`.
         lease_seconds: As in `claim`.
         in_flight: As in `claim`.
+        former: As in `claim`.
         max_crashes: As in `claim`.
     """
     by_key: dict[Key, Admitted] = {one.key: one for one in batch}
@@ -223,6 +247,7 @@ async def claim_known(
         holder,
         list(in_flight),
         max_crashes,
+        [holder, *former],
     )
     claimed: list[Claimed] = []
     left: list[NotClaimed] = []
@@ -240,6 +265,8 @@ async def claim_known(
 
 
 def _claimed(admitted: Admitted, row: Any) -> Claimed:
+    # what its message does not say was decided when it was recorded, and is not decided anew by a later delivery
+    admitted.envelope = replace(admitted.envelope, accepted_at=row["accepted_at"], deadline_at=row["deadline_at"])
     return Claimed(
         admitted,
         day=row["day"],
@@ -252,6 +279,8 @@ def _claimed(admitted: Admitted, row: Any) -> Claimed:
 
 
 def _not_claimed(admitted: Admitted, row: Any) -> NotClaimed:
+    if not row["kept"]:
+        return NotClaimed(admitted, Verdict.FORGOTTEN)
     if not row["same"]:
         return NotClaimed(admitted, Verdict.ID_REUSED)
     if row["free"]:

@@ -10,8 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from uuid import UUID, uuid4
 
-import asyncpg
-
+from contracts.database import acquired, is_passing
 from contracts.logs import get_logger
 
 _REGISTER = """
@@ -24,10 +23,17 @@ returning 1
 """
 _ADOPT = """
 update commands set holder = $1
-where holder = $2 and state = 'running' and token = any ($3::bigint[]) and (publisher, id) in (select * from unnest($4::text[], $5::uuid[]))
+where holder = any ($2::uuid[]) and state = 'running' and token = any ($3::bigint[]) and (publisher, id) in (select * from unnest($4::text[], $5::uuid[]))
 returning token
 """
+# Held by an earlier incarnation and not in flight: the answer to the claim was lost, and nothing was begun.
+_GIVE_BACK = """
+update commands set state = 'queued', holder = null, attempt = attempt - 1, token = nextval('token_seq')
+where state = 'running' and holder = any ($1::uuid[]) and token <> all ($2::bigint[])
+"""
 _MARGIN_SECONDS = 0.5
+_FORMER = 100
+"""Incarnations that are remembered."""
 _STOP = "update workers set stopped_at = clock_timestamp(), heartbeat_at = '-infinity' where incarnation = $1"
 
 
@@ -53,6 +59,9 @@ class Registration:
         self._log = get_logger(pool=pool_name)
         self._confirmed_at = float("-inf")
         self.incarnation: UUID = uuid4()
+        self.former: list[UUID] = []
+        """Incarnations that this process had before, newest last; also such whose registration may have been lost."""
+        self._starting_over = False
         self.name = f"{pool_name}@{socket.gethostname()}:{os.getpid()}"
 
     @property
@@ -64,6 +73,14 @@ class Registration:
         """
         margin = min(_MARGIN_SECONDS, self._lease_seconds / 5)
         return self._confirmed_at + self._lease_seconds - margin - time.monotonic()
+
+    def is_still(self, incarnation: UUID) -> bool:
+        """Whether this is the incarnation to begin a command under, and not one that is being given up.
+
+        Args:
+            incarnation: The one that claimed it.
+        """
+        return incarnation == self.incarnation and not self._starting_over
 
     async def register(self) -> None:
         """Write this incarnation's row.
@@ -98,38 +115,43 @@ class Registration:
                     alive = await self._pool.fetchval(_BEAT, self.incarnation, timedelta(seconds=self._lease_seconds))
                     if not alive:
                         began = time.monotonic()
-                        await self._start_over(in_flight())
+                        await self._start_over(in_flight)
                 self._confirmed_at = began
-            except (
-                OSError,
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-                asyncpg.InternalClientError,
-                TimeoutError,
-            ) as error:
+            except Exception as error:
+                if not is_passing(error):
+                    raise
                 self._log.warning("postgres_unreachable", error=repr(error), doing="heartbeat")
 
-    async def _start_over(self, held: Collection[tuple[str, UUID, int]]) -> None:
+    async def _start_over(self, in_flight: Callable[[], Collection[tuple[str, UUID, int]]]) -> None:
+        """Take a new incarnation, which keeps what is in flight here and gives back what was never begun.
+
+        A claim whose answer comes meanwhile is not begun: what is in flight must not change until this is on record.
+        """
         old, new = self.incarnation, uuid4()
-        async with self._pool.acquire() as connection, connection.transaction():
-            await connection.execute(
-                _REGISTER,
-                new,
-                self._pool_name,
-                socket.gethostname(),
-                os.getpid(),
-                product_version(),
-                self._metrics_port,
-            )
-            adopted = await connection.fetch(
-                _ADOPT,
-                new,
-                old,
-                [token for _, _, token in held],
-                [one for one, _, _ in held],
-                [one for _, one, _ in held],
-            )
-        self.incarnation = new
+        self._starting_over = True
+        try:
+            held = in_flight()
+            before = [*self.former, old]
+            # the commit's answer may be lost: rows may be held by `new` from now on
+            self.former = [*before, new][-_FORMER:]
+            async with acquired(self._pool) as connection, connection.transaction():
+                await connection.execute(
+                    _REGISTER,
+                    new,
+                    self._pool_name,
+                    socket.gethostname(),
+                    os.getpid(),
+                    product_version(),
+                    self._metrics_port,
+                )
+                tokens = [token for _, _, token in held]
+                adopted = await connection.fetch(
+                    _ADOPT, new, before, tokens, [one for one, _, _ in held], [one for _, one, _ in held]
+                )
+                await connection.execute(_GIVE_BACK, before, tokens)
+            self.incarnation, self.former = new, before[-_FORMER:]
+        finally:
+            self._starting_over = False
         self._log.warning("claims_lost", held=len(held), kept=len(adopted))
 
     async def stop(self) -> None:

@@ -4,6 +4,7 @@ One transaction: the dead letter, and unless the command is running or has ended
 row that answers. A command nobody has recorded yet is recorded first. What a worker that lives holds is left to it.
 """
 
+import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,14 +12,15 @@ from typing import Any
 from aio_pika.abc import AbstractIncomingMessage
 
 from contracts.commands import KINDS
-from contracts.database import is_data_error
+from contracts.database import acquired, is_data_error, is_of_schema, is_passing
 from contracts.errors import CommandError, ErrorCode, Indeterminate, Permanent
 from contracts.ledger import Ended, end_command
 from contracts.logs import get_logger
 from contracts.metrics import COMMANDS, DEAD_LETTERS
+from contracts.restarting import tell_fault
 from contracts.results import State
 from workers.admission import admit
-from workers.claims import ROWS, columns
+from workers.claims import RENEW_KEYS, ROWS, columns
 from workers.dead_letters import DeadLetter, insert_dead_letters
 from workers.deliveries import Admitted
 from workers.outbox.letters import delivery_of, letter_of
@@ -34,7 +36,8 @@ fresh as (
 known as (
   select publisher, id, day from fresh
   union all
-  select k.publisher, k.id, k.day from w join command_keys k using (publisher, id) where k.fingerprint = w.fingerprint
+  select k.publisher, k.id, k.day from w join command_keys k using (publisher, id)
+  where k.fingerprint = w.fingerprint and is_kept(k.day)
 )
 insert into commands (publisher, id, day, kind, owner, state, repeatable, routing_key, reply_to, correlation_id,
   traceparent, priority, payload, accepted_at, deadline_at, replay_of)
@@ -58,6 +61,10 @@ where publisher is not distinct from $1 and message_id is not distinct from $2 a
   and body = $5 and at > clock_timestamp() - interval '1 day'
 limit 1
 """
+
+_TRIES = 3
+"""With errors that nobody foresaw."""
+_AGAIN_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +126,18 @@ class Burial:
             routing_key=verdict.routing_key,
             publisher=admitted.envelope.publisher,
         )
-        try:
-            return await self._write(message, letter, admitted, Permanent(verdict.code, verdict.sentence))
-        except Exception as error:
-            if not is_data_error(error):
-                raise
-            # something in its envelope cannot be stored (a NUL): there is nothing to answer with
-            return await self._write(message, letter, None)
+        for left in reversed(range(_TRIES)):
+            try:
+                return await self._write(message, letter, admitted, Permanent(verdict.code, verdict.sentence))
+            except Exception as error:
+                if is_passing(error) or is_of_schema(error):
+                    raise
+                tell_fault("dead letter", error, message_id=letter.message_id)
+                if is_data_error(error) or not left:
+                    break
+            await asyncio.sleep(_AGAIN_SECONDS)
+        # its command cannot be recorded (something in its envelope cannot be stored): there is nothing to answer with
+        return await self._write(message, letter, None)
 
     def admit(self, message: AbstractIncomingMessage, verdict: Verdict) -> Admitted | DeadLetter:
         """The checks that a worker makes, on a message that no worker gets.
@@ -150,10 +162,11 @@ class Burial:
         error: CommandError | None = None,
     ) -> Ended | None:
         ended: Ended | None = None
-        async with self._database.acquire() as connection, connection.transaction():
+        async with acquired(self._database) as connection, connection.transaction():
             if not (message.redelivered and await self._is_known(connection, letter)):
                 await insert_dead_letters(connection, [letter])
             if admitted is not None and error is not None:
+                await connection.execute(RENEW_KEYS, *columns([admitted])[:3])
                 await connection.execute(_RECORD, *columns([admitted]))
                 ended = await self._end(connection, admitted, error)
         DEAD_LETTERS.labels(letter.reason).inc()
