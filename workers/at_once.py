@@ -180,7 +180,7 @@ def _messages(batch: Sequence[Finished]) -> list[list[Any]]:
         (one.claimed.admitted.envelope, position, message)
         for one in batch
         if one.outcome
-        for position, message in enumerate(one.outcome.messages)
+        for position, message in enumerate(one.outcome.messages, start=one.first_position)
     ]
     return [
         [envelope.publisher for envelope, _, _ in lines],

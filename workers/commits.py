@@ -6,10 +6,13 @@ one per table, whatever the batch's size.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
 
+from contracts.database import is_passing
+from contracts.restarting import tell_fault
 from contracts.results import TERMINAL
 from workers.dead_letters import dead_letter_of, insert_dead_letters, storable
 from workers.deliveries import Admitted, Finished
@@ -121,6 +124,15 @@ async def commit(connection: Any, finished: Sequence[Finished], *, worker: str, 
     Returns:
         The tokens that were written; a missing one had been taken over.
     """
+    tokens = await _finish(connection, finished)
+    written = [one for one in finished if one.claimed.token in tokens]
+    if written:
+        await _insert_attempts(connection, [one for one in written if not one.deferred], worker=worker)
+        await _insert_effects(connection, written, queue=queue)
+    return tokens
+
+
+async def _finish(connection: Any, finished: Sequence[Finished]) -> set[int]:
     rows = await connection.fetch(
         _FINISH,
         [one.claimed.admitted.envelope.publisher for one in finished],
@@ -135,12 +147,39 @@ async def commit(connection: Any, finished: Sequence[Finished], *, worker: str, 
         [one.usage.calls for one in finished],
         [int(one.deferred) for one in finished],
     )
-    tokens = {row["token"] for row in rows}
-    written = [one for one in finished if one.claimed.token in tokens]
-    if written:
-        await _insert_attempts(connection, [one for one in written if not one.deferred], worker=worker)
-        await _insert_effects(connection, written, queue=queue)
-    return tokens
+    return {row["token"] for row in rows}
+
+
+async def commit_failure(connection: Any, failed: Finished, *, worker: str, queue: str) -> bool:
+    """Write the failure of a command whose result could not be written. Call it in a transaction.
+
+    Its own row counts. What belongs to it is written if that can be: a ledger entry that is refused must not keep the
+    command from ending.
+
+    Args:
+        connection: In a transaction of the caller's.
+        failed: A run that failed.
+        worker: Name of this worker, for the attempts.
+        queue: The work queue, for dead letters.
+
+    Returns:
+        Whether it was written; if not, the command had been taken over.
+    """
+    if not await _finish(connection, [failed]):
+        return False
+    for write in (
+        partial(_insert_attempts, connection, [failed], worker=worker),
+        partial(_insert_outbox, connection, [failed]),
+        partial(_insert_letters, connection, [failed], queue=queue),
+    ):
+        try:
+            async with connection.transaction():
+                await write()
+        except Exception as error:
+            if is_passing(error):
+                raise
+            tell_fault("commit", error, command_id=str(failed.claimed.admitted.envelope.id))
+    return True
 
 
 async def _insert_effects(connection: Any, finished: Sequence[Finished], *, queue: str) -> None:
@@ -154,6 +193,10 @@ async def _insert_effects(connection: Any, finished: Sequence[Finished], *, queu
     await _insert_messages(connection, finished)
     await _insert_artifacts(connection, finished)
     await _insert_outbox(connection, [one for one in finished if one.state in TERMINAL])
+    await _insert_letters(connection, finished, queue=queue)
+
+
+async def _insert_letters(connection: Any, finished: Sequence[Finished], *, queue: str) -> None:
     letters = [
         dead_letter_of(one.claimed.admitted, reason=one.error.code.value, message=one.error.message, queue=queue)
         for one in finished
@@ -198,7 +241,7 @@ async def _insert_messages(connection: Any, finished: Sequence[Finished]) -> Non
         (one.claimed.admitted, position, message)
         for one in finished
         if one.outcome
-        for position, message in enumerate(one.outcome.messages)
+        for position, message in enumerate(one.outcome.messages, start=one.first_position)
     ]
     if not lines:
         return

@@ -12,21 +12,26 @@ commit. Postgres away: nothing is acked, and the same batch is tried again until
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-from contracts.envelope import milliseconds
-from contracts.metrics import IN_FLIGHT, QUEUE_WAIT, TAKEOVERS
+from contracts.database import ConnectionLost, acquired
+from contracts.envelope import Refused, milliseconds
+from contracts.errors import ErrorCode
+from contracts.metrics import BATCH_SIZE, COMMIT_DURATION, IN_FLIGHT, QUEUE_WAIT, TAKEOVERS
+from contracts.restarting import restarting, tell_fault
 from contracts.settings import Settings
-from workers import commits, runs
-from workers.admission import admit
+from workers import commits, positions, runs, unclaimable
+from workers.admission import admit, dead_letter
 from workers.at_once import finish_at_once
 from workers.claims import NotClaimed, Verdict, claim, mark_alone
-from workers.dead_letters import DeadLetter, insert_dead_letters
+from workers.dead_letters import DeadLetter, bare, insert_dead_letters
 from workers.deliveries import Admitted, Claimed, Delivery, Finished, Key
 from workers.handler import Handler
 from workers.intake import Intake
@@ -41,6 +46,11 @@ SUSPECT_CRASHES = 3
 The broker counts those of a delivery, and begins anew when a message has been in a wait queue; the claims are counted
 in Postgres, and a worker that dies before its claim leaves no trace there. Either count makes a suspect.
 """
+
+_AGAIN_SECONDS = 1.0
+"""After an unforeseen error, what nothing has become of is looked at again."""
+_LATER_SECONDS = 10.0
+"""What cannot be written at all is tried again so often: it must not be lost, and it keeps nobody waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,42 +125,44 @@ class Consumer:
 
     async def run(self) -> None:
         """Serve until cancelled."""
+        limit_seconds = self._settings.watchdog_seconds
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._commit_finished())
-            group.create_task(self._sweep_sent())
-            while True:
-                deliveries = await self._intake.take(self._settings.batch_size)
-                await self._start(group, deliveries)
+            group.create_task(restarting("commit", self._commit_finished, give_up_seconds=limit_seconds))
+            group.create_task(restarting("sweep", self._sweep_sent, give_up_seconds=limit_seconds))
+            await restarting("consume", partial(self._take, group), give_up_seconds=limit_seconds)
+
+    async def _take(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            await self._start(group, await self._intake.take(self._settings.batch_size))
 
     async def _start(self, group: asyncio.TaskGroup, deliveries: Sequence[Delivery]) -> None:
         batch, letters = self._admit(deliveries)
-        if letters:
+        try:
             await self._bury(letters)
-        suspects = [one for one in batch if _is_suspect(one)]
-        calm = [one for one in batch if not _is_suspect(one)]
-        if calm:
-            self._kill.reach("before_claim", len(calm), in_flight=self._intake.unacked())
-            rest = await self._finish_at_once(calm) if self._pool.at_once else calm
-            claimed, blamed = await self._claim(rest, max_crashes=SUSPECT_CRASHES - 1)
-            suspects += blamed
-            for one in claimed:
-                group.create_task(self._fly(one))
-        for suspect in suspects:
-            await self._run_alone(suspect)
+            suspects = [one for one in batch if _is_suspect(one)]
+            calm = [one for one in batch if not _is_suspect(one)]
+            if calm:
+                self._kill.reach("before_claim", len(calm), in_flight=self._intake.unacked())
+                rest = await self._finish_at_once(calm) if self._pool.at_once else calm
+                claimed, blamed = await self._claim(rest, max_crashes=SUSPECT_CRASHES - 1)
+                suspects += blamed
+                for one in claimed:
+                    group.create_task(self._fly(one))
+            for suspect in suspects:
+                await self._run_alone(suspect)
+        except BaseException:
+            for other in batch:
+                if self._flights.get(other.key, other) is None:  # nothing has become of it yet: it comes again
+                    self._settling.put_off(other.delivery, _AGAIN_SECONDS)
+                    self._land(other.key)
+            raise
 
     def _admit(self, deliveries: Sequence[Delivery]) -> tuple[list[Admitted], list[tuple[Delivery, DeadLetter]]]:
         batch: list[Admitted] = []
         letters: list[tuple[Delivery, DeadLetter]] = []
         for delivery in deliveries:
             now = datetime.now(UTC)  # each its own: where the publisher gave no time, this one orders conversations
-            one = admit(
-                delivery,
-                queue=self._pool.queue,
-                kinds=self._pool.kinds,
-                default_deadline=self._deadline,
-                body_limit_bytes=self._settings.body_limit_bytes,
-                now=now,
-            )
+            one = self._admitted(delivery, now)
             if isinstance(one, DeadLetter):
                 letters.append((delivery, one))
             elif one.key in self._flights:
@@ -167,44 +179,104 @@ class Consumer:
         self._in_flight_gauge.set(len(self._flights))
         return batch, letters
 
+    def _admitted(self, delivery: Delivery, now: datetime) -> Admitted | DeadLetter:
+        try:
+            return admit(
+                delivery,
+                queue=self._pool.queue,
+                kinds=self._pool.kinds,
+                default_deadline=self._deadline,
+                body_limit_bytes=self._settings.body_limit_bytes,
+                now=now,
+            )
+        except Exception as error:  # noqa: BLE001  # one message that meets a bug must not hold up those beside it
+            tell_fault("admission", error)
+            sentence = f"it cannot be read: {type(error).__name__}"
+            return dead_letter(delivery, Refused(ErrorCode.INTERNAL, sentence), queue=self._pool.queue)
+
     async def _claim(
         self, batch: Sequence[Admitted], *, max_crashes: int | None = None
     ) -> tuple[list[Claimed], list[Admitted]]:
         """Claim a batch, but for suspects; what is not ours to run is settled here."""
-        if not batch:
-            return [], []
 
-        async def attempt() -> tuple[list[Claimed], list[NotClaimed]]:
-            async with self._database.acquire() as connection:
-                return await claim(
+        async def attempt(part: Sequence[Admitted]) -> list[Claimed | NotClaimed]:
+            holder = self._registration.incarnation
+            async with acquired(self._database) as connection:
+                claimed, left = await claim(
                     connection,
-                    batch,
-                    holder=self._registration.incarnation,
+                    part,
+                    holder=holder,
+                    former=self._registration.former,
                     lease_seconds=self._settings.lease_seconds,
                     in_flight=[token for _, _, token in self._held()],
                     max_crashes=max_crashes,
                 )
+            if not self._registration.is_still(holder):
+                raise ConnectionLost("registered anew meanwhile: what was claimed for the old incarnation is not begun")
+            for one in claimed:
+                self._flights[one.admitted.key] = one
+            return [*claimed, *left]
 
-        claimed, left = await until_answered(attempt)
+        async def blame(one: Admitted, error: Exception) -> list[Claimed | NotClaimed]:
+            return await self._refuse(one, error, attempt)
+
+        answers = await bisected(batch, attempt, blame, pool=self._pool.name)
+        claimed = [one for one in answers if isinstance(one, Claimed)]
+        left = [one for one in answers if isinstance(one, NotClaimed)]
         for one in claimed:
-            self._flights[one.admitted.key] = one
             if one.taken_over:
                 TAKEOVERS.labels(one.admitted.envelope.kind.name).inc()
-        for other in left:
-            if other.verdict is Verdict.SUSPECT:
-                continue
-            letter = self._settling.settle_unclaimed(other)
-            if letter is not None:
-                await self._bury([(other.admitted.delivery, letter)])
-            self._land(other.admitted.key)
+        suspects = [other.admitted for other in left if other.verdict is Verdict.SUSPECT]
+        await self._settle_unclaimed([other for other in left if other.verdict is not Verdict.SUSPECT])
         if claimed:
             self._kill.reach("after_claim", len(claimed), in_flight=self._intake.unacked())
-        return claimed, [other.admitted for other in left if other.verdict is Verdict.SUSPECT]
+        return claimed, suspects
+
+    async def _settle_unclaimed(self, others: Sequence[NotClaimed]) -> None:
+        letters: list[tuple[Delivery, DeadLetter]] = []
+        for other in others:
+            letter = self._settling.settle_unclaimed(other)
+            if letter is not None:
+                letters.append((other.admitted.delivery, letter))
+            self._land(other.admitted.key)
+        await self._bury(letters)
+
+    async def _refuse(
+        self,
+        one: Admitted,
+        error: Exception,
+        attempt: Callable[[Sequence[Admitted]], Awaitable[list[Claimed | NotClaimed]]],
+    ) -> list[Claimed | NotClaimed]:
+        """End a command that cannot be claimed: as failed on record, or else as a dead letter with a reply."""
+        tell_fault("claim", error, command_id=str(one.envelope.id))
+        one.fault = runs.unrepresentable(error)
+        try:
+            return await until_answered(lambda: attempt([unclaimable.bare(one)]), tries=1)
+        except Exception as again:  # noqa: BLE001  # its own row cannot be written, whatever is in it
+            tell_fault("claim", again, command_id=str(one.envelope.id))
+
+        async def record() -> DeadLetter:
+            async with acquired(self._database) as connection, connection.transaction():
+                return await unclaimable.record(connection, one, queue=self._pool.queue, worker=self._registration.name)
+
+        try:
+            letter = await until_answered(record)
+        except Exception as last:  # noqa: BLE001  # it stays in the broker, and those beside it go on
+            tell_fault("claim", last, command_id=str(one.envelope.id))
+            self._settling.put_off(one.delivery, _LATER_SECONDS)
+        else:
+            self._settling.count_dead_letters([letter])
+            await self._intake.ack([one.delivery])
+        self._land(one.key)
+        return []
 
     async def _fly(self, claimed: Claimed, *, alone: int = 0) -> None:
         async with self._places:
             finished = await self._run(claimed, alone=alone)
         self._kill.reach("after_effect", in_flight=self._intake.unacked())
+        self._finish(finished)
+
+    def _finish(self, finished: Finished) -> None:
         self._finished.append(finished)
         self._some_finished.set()
 
@@ -223,10 +295,15 @@ class Consumer:
         for claimed in (await self._claim([suspect]))[0]:
 
             async def mark(one: Claimed = claimed) -> int:
-                async with self._database.acquire() as connection:
+                async with acquired(self._database) as connection:
                     return await mark_alone(connection, one)
 
-            await self._fly(claimed, alone=await until_answered(mark))
+            try:
+                times = await until_answered(mark)
+            except Exception as error:  # noqa: BLE001  # it is claimed, and has to be run
+                tell_fault("claim", error, command_id=str(claimed.admitted.envelope.id))
+                times = 1
+            await self._fly(claimed, alone=times)
         await self._all_landed()
 
     async def _all_landed(self, *, but: Key | None = None) -> None:
@@ -246,7 +323,8 @@ class Consumer:
                     ready.append(finished)
 
         async def attempt(part: Sequence[Finished]) -> list[Finished]:
-            async with self._database.acquire() as connection, connection.transaction():
+            begun = time.monotonic()
+            async with acquired(self._database) as connection, connection.transaction():
                 sent = self._settling.sent()
                 done = await finish_at_once(
                     connection,
@@ -258,6 +336,7 @@ class Consumer:
                 )
                 self._kill.reach("after_claim", len(done), in_flight=self._intake.unacked())
                 self._kill.reach("after_effect", len(done), in_flight=self._intake.unacked())
+            self._observe(part, begun)
             self._settling.forget(sent)
             written = [one for one in part if one.claimed.admitted.key in done]
             for one in written:
@@ -265,6 +344,9 @@ class Consumer:
             return written
 
         async def refuse(one: Finished, error: Exception) -> list[Finished]:
+            if positions.collides(error):
+                with suppress(Exception):
+                    return await self._behind_older_lines(one, attempt)
             # it goes on through a claim of its own, where its fault is recorded
             one.claimed.admitted.fault = runs.unrepresentable(error)
             return []
@@ -278,30 +360,75 @@ class Consumer:
         while True:
             await self._some_finished.wait()
             self._some_finished.clear()
-            batch, self._finished = self._finished, []
+            while self._finished:
+                part = self._finished[: self._settings.batch_size]
+                self._finished = self._finished[self._settings.batch_size :]
+                try:
+                    await self._commit(part)
+                except BaseException:
+                    # what is not settled is committed again: found on record, it is looked at like a duplicate
+                    self._finished = [one for one in part if self._is_in_flight(one)] + self._finished
+                    self._some_finished.set()
+                    raise
 
-            async def attempt(part: Sequence[Finished]) -> list[Finished]:
-                async with self._database.acquire() as connection, connection.transaction():
-                    await self._delete_sent(connection)
-                    tokens = await commits.commit(
-                        connection, part, worker=self._registration.name, queue=self._pool.queue
-                    )
-                return [one for one in part if one.claimed.token in tokens]
+    async def _commit(self, part: Sequence[Finished]) -> None:
+        kept: set[int] = set()
 
-            async def fail(one: Finished, error: Exception) -> list[Finished]:
-                if one.error is not None and one.dead_letter:
-                    raise error  # even its failure cannot be written: that is no fault of the row
-                one.claimed.admitted.fault = runs.unrepresentable(error)
-                return await until_answered(partial(attempt, [await self._run(one.claimed)]))
+        async def attempt(batch: Sequence[Finished]) -> list[Finished]:
+            begun = time.monotonic()
+            async with acquired(self._database) as connection, connection.transaction():
+                await self._delete_sent(connection)
+                tokens = await commits.commit(connection, batch, worker=self._registration.name, queue=self._pool.queue)
+            self._observe(batch, begun)
+            return [one for one in batch if one.claimed.token in tokens]
 
-            for start in range(0, len(batch), self._settings.batch_size):
-                part = batch[start : start + self._settings.batch_size]
-                written = await bisected(part, attempt, fail, pool=self._pool.name)
-                tokens = {one.claimed.token for one in written}
-                await self._settle(written)
-                for fenced in (one for one in part if one.claimed.token not in tokens):
-                    self._settling.discard(fenced)
-                    self._land(fenced.claimed.admitted.key)
+        async def fail(one: Finished, error: Exception) -> list[Finished]:
+            if positions.collides(error):
+                with suppress(Exception):
+                    return await self._behind_older_lines(one, attempt)
+            tell_fault("commit", error, command_id=str(one.claimed.admitted.envelope.id))
+            one.claimed.admitted.fault = runs.unrepresentable(error)
+            failed = await self._run(one.claimed)
+            try:
+                return await until_answered(partial(bare_attempt, failed))
+            except Exception as again:  # noqa: BLE001  # it holds this result alone, and is not run again
+                tell_fault("commit", again, command_id=str(one.claimed.admitted.envelope.id))
+                kept.add(one.claimed.token)
+                asyncio.get_running_loop().call_later(_LATER_SECONDS, self._finish, failed)
+                return []
+
+        async def bare_attempt(failed: Finished) -> list[Finished]:
+            async with acquired(self._database) as connection, connection.transaction():
+                written = await commits.commit_failure(
+                    connection, failed, worker=self._registration.name, queue=self._pool.queue
+                )
+            return [failed] if written else []
+
+        written = await bisected(part, attempt, fail, pool=self._pool.name)
+        tokens = {one.claimed.token for one in written} | kept
+        await self._settle(written)
+        for fenced in (one for one in part if one.claimed.token not in tokens):
+            self._settling.discard(fenced)
+            self._land(fenced.claimed.admitted.key)
+
+    async def _behind_older_lines(
+        self, one: Finished, attempt: Callable[[Sequence[Finished]], Awaitable[list[Finished]]]
+    ) -> list[Finished]:
+        """Write a command whose id had another meaning long ago, of which the conversation's lines are still kept."""
+
+        async def look() -> int:
+            async with acquired(self._database) as connection:
+                return await positions.first_free(connection, one.claimed.admitted.key)
+
+        one.first_position = await until_answered(look)
+        return await until_answered(lambda: attempt([one]))
+
+    def _is_in_flight(self, one: Finished) -> bool:
+        return self._flights.get(one.claimed.admitted.key) is one.claimed
+
+    def _observe(self, batch: Sequence[Finished], begun: float) -> None:
+        BATCH_SIZE.labels(self._pool.name).observe(len(batch))
+        COMMIT_DURATION.labels(self._pool.name).observe(time.monotonic() - begun)
 
     async def _delete_sent(self, connection: Any) -> None:
         """Confirmed outbox rows leave in the next batch's transaction; should that fail, they leave in a later one."""
@@ -317,7 +444,7 @@ class Consumer:
             if self._settling.sent():
 
                 async def attempt() -> None:
-                    async with self._database.acquire() as connection:
+                    async with acquired(self._database) as connection:
                         await self._delete_sent(connection)
 
                 await until_answered(attempt)
@@ -330,13 +457,26 @@ class Consumer:
                 self._land(one.claimed.admitted.key)
 
     async def _bury(self, letters: Sequence[tuple[Delivery, DeadLetter]]) -> None:
-        async def attempt() -> None:
-            async with self._database.acquire() as connection:
-                await insert_dead_letters(connection, [letter for _, letter in letters])
+        """Keep messages that are not run; one that cannot be kept stays in the broker, and is looked at again."""
 
-        await until_answered(attempt)
-        self._settling.count_dead_letters([letter for _, letter in letters])
-        await self._settling.answer_refused(letters)
+        async def attempt(part: Sequence[tuple[Delivery, DeadLetter]]) -> Sequence[tuple[Delivery, DeadLetter]]:
+            async with acquired(self._database) as connection:
+                await insert_dead_letters(connection, [letter for _, letter in part])
+            return part
+
+        async def strip(one: tuple[Delivery, DeadLetter], error: Exception) -> Sequence[tuple[Delivery, DeadLetter]]:
+            delivery, letter = one
+            tell_fault("dead letter", error, message_id=letter.message_id)
+            try:
+                return await until_answered(lambda: attempt([(delivery, bare(letter))]))
+            except Exception as again:  # noqa: BLE001  # those beside it go on
+                tell_fault("dead letter", again, message_id=letter.message_id)
+                self._settling.put_off(delivery, _LATER_SECONDS)
+                return []
+
+        buried = await bisected(letters, attempt, strip, pool=self._pool.name)
+        self._settling.count_dead_letters([letter for _, letter in buried])
+        await self._settling.answer_refused(buried)
 
     def _land(self, key: Key) -> None:
         self._flights.pop(key, None)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -62,6 +62,15 @@ def dead_letter_of(admitted: Admitted, *, reason: str, message: str, queue: str)
     )
 
 
+def bare(letter: DeadLetter) -> DeadLetter:
+    """The same with nothing but its reason, its names and its bytes; for one that cannot be kept as it is.
+
+    Args:
+        letter: The dead letter.
+    """
+    return replace(letter, message=letter.reason, routing_key="", reply_to=None, headers={})
+
+
 async def insert_dead_letters(connection: Any, letters: Sequence[DeadLetter]) -> None:
     """Keep messages that will not be run.
 
@@ -90,7 +99,9 @@ def storable(text: str | None) -> str | None:
     Args:
         text: Any.
     """
-    return text if text is None else text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    if text is None:
+        return None
+    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
 
 
 def _storable_headers(headers: dict[str, Any]) -> str:

@@ -118,6 +118,8 @@ class Finished:
     dead_letter: bool = False
     follow_ups: tuple[tuple[Envelope, bytes], ...] = ()
     """Commands to publish once this is committed."""
+    first_position: int = 0
+    """Of its lines in the conversation; above 0 when older lines under its id are still kept."""
 
     @property
     def usage(self) -> Usage:

@@ -19,6 +19,7 @@ from contracts.broker import BrokerAway
 from contracts.logs import get_logger
 from contracts.metrics import CONSUMER_ALIVE
 from contracts.publisher import open_channel
+from contracts.restarting import tell_fault, was_cancelled
 from workers.channels import ConsumeChannel
 from workers.connections import Connection
 from workers.deliveries import Delivery, Watermark
@@ -125,6 +126,12 @@ class Intake:
                     self._tell_missing(error)
                 except (aiormq.AMQPError, ConnectionError, TimeoutError) as error:
                     self._log.warning("consumer_lost", error=repr(error))
+                except Exception as error:  # noqa: BLE001  # whatever a channel met, the next one is another
+                    tell_fault("consumer", error, queue=self.queue)
+                except asyncio.CancelledError as error:
+                    if was_cancelled():
+                        raise
+                    self._log.warning("consumer_lost", error=repr(error))
                 finally:
                     await self._close()
                 if not self._stopping:
@@ -146,9 +153,7 @@ class Intake:
         self._alive_gauge(0)
         channel = self._channel
         if channel is not None and not channel.is_closed:
-            with suppress(Exception):
-                async with asyncio.timeout(_CLOSE_SECONDS):
-                    await channel.close()
+            await self._abandon(channel)
         if not self._shares:
             await self._connection.close()
 
@@ -270,7 +275,21 @@ class Intake:
             acks = [(tag, False) for tag in tags]
             self._unacked -= len(acks)
         if acks:
+            await self._send(channel, acks)
+
+    async def _send(self, channel: ConsumeChannel, acks: Sequence[tuple[int, bool]]) -> None:
+        try:
             await channel.send_acks(acks)
+        except Exception as error:  # noqa: BLE001  # what it acks is on record; the channel has lost count
+            tell_fault("ack", error, queue=self.queue)
+            if channel is self._channel:
+                await self._abandon(channel)
+
+    async def _abandon(self, channel: ConsumeChannel) -> None:
+        """Close a channel: what is unacked on it is delivered again, and known."""
+        with suppress(Exception):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await channel.close()
 
     async def release(self) -> None:
         """Close the channel: what is unacked goes back to its place in the queue; nothing comes from here any more."""
@@ -286,7 +305,7 @@ class Intake:
         channel = self._channel
         if channel is None or channel.is_closed or self._consumer_tag is None:
             return
-        with suppress(aiormq.AMQPError, ConnectionError, TimeoutError):
+        with suppress(Exception):
             await channel.basic_cancel(self._consumer_tag, timeout=5)
 
     def waiting(self) -> int:

@@ -3,12 +3,14 @@
 import asyncio
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import UUID, uuid5
 
 from contracts.commands import KINDS, encode_payload, payload_from
 from contracts.envelope import Envelope
 from contracts.errors import CommandError, Deferred, ErrorCode, Expired, Indeterminate, Permanent, Transient
 from contracts.logs import get_logger
+from contracts.restarting import tell_fault, was_cancelled
 from contracts.results import State, encode_result, state_of
 from workers.deliveries import Claimed, Finished
 from workers.handler import FollowUp, Handler, Outcome
@@ -39,14 +41,16 @@ async def run(claimed: Claimed, handler: Handler, *, worker: str, max_attempts: 
         outcome = await _call(claimed, handler, now=started_at)
         return finish(claimed, outcome, worker=worker, started_at=started_at, seconds=time.monotonic() - begun)
     except CommandError as error:
-        return fail(
-            claimed,
-            error,
-            worker=worker,
-            max_attempts=max_attempts,
-            started_at=started_at,
-            seconds=time.monotonic() - begun,
-        )
+        failure = error
+    except Exception as error:  # noqa: BLE001  # a result that cannot be made fails its command, and not the worker
+        tell_fault("run", error, command_id=str(claimed.admitted.envelope.id))
+        failure = Permanent(ErrorCode.INTERNAL, f"its result cannot be made: {type(error).__name__}")
+    give_up = partial(fail, claimed, failure, worker=worker, max_attempts=max_attempts, started_at=started_at)
+    try:
+        return give_up(seconds=time.monotonic() - begun)
+    except TypeError:  # the details of its error are no JSON
+        failure.details = {}
+        return give_up(seconds=time.monotonic() - begun)
 
 
 def _refuse_to_run(claimed: Claimed, *, now: datetime, max_attempts: int, alone: int) -> None:
@@ -83,13 +87,22 @@ async def _call(claimed: Claimed, handler: Handler, *, now: datetime) -> Outcome
         raise Indeterminate(
             ErrorCode.INDETERMINATE, "its deadline passed while it ran; whether it took effect is unknown"
         ) from None
+    except asyncio.CancelledError as error:
+        if was_cancelled():
+            raise
+        raise _crashed(claimed, error) from error
     except Exception as error:
-        # the one broad except of the product: a handler's bug must not take its neighbours down
-        _log.exception("command_crashed", command_id=str(envelope.id), kind=envelope.kind.name, attempt=claimed.attempt)
-        sentence = f"the handler raised {type(error).__name__}"
-        if claimed.admitted.repeatable:
-            raise Transient(ErrorCode.INTERNAL, sentence) from error
-        raise Indeterminate(ErrorCode.INTERNAL, f"{sentence}; whether it took effect is unknown") from error
+        raise _crashed(claimed, error) from error
+
+
+def _crashed(claimed: Claimed, error: BaseException) -> CommandError:
+    """What a handler's bug means for its command; it must not take the neighbours down."""
+    envelope = claimed.admitted.envelope
+    _log.exception("command_crashed", command_id=str(envelope.id), kind=envelope.kind.name, attempt=claimed.attempt)
+    sentence = f"the handler raised {type(error).__name__}"
+    if claimed.admitted.repeatable:
+        return Transient(ErrorCode.INTERNAL, sentence)
+    return Indeterminate(ErrorCode.INTERNAL, f"{sentence}; whether it took effect is unknown")
 
 
 def finish(claimed: Claimed, outcome: Outcome, *, worker: str, started_at: datetime, seconds: float) -> Finished:

@@ -5,7 +5,7 @@ is full or gone, the broker went away, this worker died) is sent again by the ou
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -15,6 +15,7 @@ from contracts.envelope import waiting, write_envelope
 from contracts.errors import ErrorCode
 from contracts.logs import get_logger
 from contracts.publisher import Outgoing, Publisher, PublishFailed, Refused, Unroutable
+from contracts.restarting import tell_fault, was_cancelled
 from contracts.results import State, result_messages
 from contracts.topology import COMMANDS, RETRY, retry_level, retry_queue
 from workers.claims import NotClaimed, Verdict
@@ -29,6 +30,8 @@ from workers.retries import LOCAL_WAIT_SECONDS
 _HELD_POLL_SECONDS = 0.3
 _HELD_WAIT = timedelta(seconds=5)
 _WAIT_TRIES = 3
+_AGAIN_SECONDS = 1.0
+"""After an unforeseen error."""
 
 
 class Settling:
@@ -151,7 +154,7 @@ class Settling:
         if seconds <= LOCAL_WAIT_SECONDS:
             self._put_back_in(admitted.delivery, max(seconds, 0.0) + 0.01)
         else:
-            self._spawn(self._wait_in_broker(admitted, until, attempt=attempt))
+            self._spawn(self._wait_in_broker(admitted, until, attempt=attempt), delivery=admitted.delivery)
 
     async def _wait_in_broker(self, admitted: Admitted, until: datetime, *, attempt: int) -> None:
         seconds = (until - datetime.now(UTC)).total_seconds()
@@ -192,7 +195,7 @@ class Settling:
             )
         if other.verdict is Verdict.TERMINAL:
             metrics.DUPLICATES.labels(admitted.envelope.kind.name).inc()
-            self._spawn(self._answer_again(other))
+            self._spawn(self._answer_again(other), delivery=admitted.delivery)
         elif other.verdict is Verdict.EARLY and other.retry_at is not None:
             self.wait(admitted, other.retry_at, attempt=admitted.envelope.attempt)
         else:
@@ -232,7 +235,8 @@ class Settling:
             self._put_back_in(delivery, _HELD_POLL_SECONDS)
         else:
             until = datetime.now(UTC) + _HELD_WAIT
-            self._spawn(self._wait_in_broker(admitted, until, attempt=admitted.envelope.attempt))
+            waiting_there = self._wait_in_broker(admitted, until, attempt=admitted.envelope.attempt)
+            self._spawn(waiting_there, delivery=delivery)
 
     def discard(self, fenced: Finished) -> None:
         """Somebody took this command over while it ran here: nothing was written; its delivery is looked at again.
@@ -264,7 +268,7 @@ class Settling:
         await self._intake.ack([delivery for delivery, letter in letters if letter.refusal is None])
         for delivery, letter in letters:
             if letter.refusal is not None:
-                self._spawn(self._answer_refusal(delivery, letter.refusal))
+                self._spawn(self._answer_refusal(delivery, letter.refusal), delivery=delivery)
 
     async def _answer_refusal(self, delivery: Delivery, refusal: Refusal) -> None:
         message = refusal_message(refusal, user=self._user)
@@ -292,15 +296,38 @@ class Settling:
         if one.dead_letter and one.error is not None:
             metrics.DEAD_LETTERS.labels(one.error.code.value).inc()
 
+    def put_off(self, delivery: Delivery, seconds: float) -> None:
+        """Let a delivery come again that nothing has become of.
+
+        Args:
+            delivery: Neither settled nor in flight.
+            seconds: From now.
+        """
+        self._put_back_in(delivery, seconds)
+
     def _put_back_in(self, delivery: Delivery, seconds: float) -> None:
         asyncio.get_running_loop().call_later(seconds, partial(self._intake.put_back, delivery))
 
-    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+    def _spawn(self, work: Awaitable[None], *, delivery: Delivery | None = None) -> None:
+        """Host a task; should it fail, the delivery that it is about (if it is not settled yet) comes again."""
         if self._group is None:
             raise RuntimeError("settling is not running")
         self._busy += 1
-        task = self._group.create_task(work)
-        task.add_done_callback(self._one_less)
+        self._group.create_task(self._contained(work, delivery))
 
-    def _one_less(self, _: object) -> None:
-        self._busy -= 1
+    async def _contained(self, work: Awaitable[None], delivery: Delivery | None) -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001  # one reply's fault must not end what serves all the others
+            self._note(error, delivery)
+        except asyncio.CancelledError as error:
+            if was_cancelled():
+                raise
+            self._note(error, delivery)
+        finally:
+            self._busy -= 1
+
+    def _note(self, error: BaseException, delivery: Delivery | None) -> None:
+        tell_fault("settling", error)
+        if delivery is not None:
+            self._put_back_in(delivery, _AGAIN_SECONDS)

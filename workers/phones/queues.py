@@ -13,7 +13,7 @@ from uuid import UUID
 
 from typing_extensions import override
 
-from contracts.envelope import Refused, read_envelope
+from contracts.envelope import read_envelope
 from contracts.topology import ANDROID, device_queue
 from workers.connections import Connection
 from workers.deliveries import Delivery, Key
@@ -279,7 +279,7 @@ class PhonesIntake(Intake):
 
 
 def _key(delivery: Delivery) -> Key | None:
-    with suppress(Refused):
+    with suppress(Exception):  # what cannot be read is no command
         envelope = read_envelope(delivery.properties, default_deadline=timedelta(hours=1), now=datetime.now(UTC))
         return envelope.publisher, envelope.id
     return None

@@ -38,7 +38,7 @@ class PhoneSettling(Settling):
         elif self._queues.is_unassigned(admitted.delivery):
             super().wait(admitted, until, attempt=attempt)
         else:
-            self._spawn(self._wait_in_broker(admitted, until, attempt=attempt))
+            self._spawn(self._wait_in_broker(admitted, until, attempt=attempt), delivery=admitted.delivery)
 
     @override
     def _wait_for_holder(self, admitted: Admitted) -> None:
