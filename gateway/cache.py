@@ -5,10 +5,10 @@ An error leaves Redis alone for a second: a request that could do without it mus
 
 import asyncio
 import time
+from contextlib import suppress
 from uuid import UUID
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from contracts.logs import get_logger
 from contracts.redis_client import open_redis
@@ -47,7 +47,7 @@ class ResultCache:
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
                 view = await self._redis.get(_key(owner, command_id))
-        except (RedisError, OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever Redis's client raises, it is done without
             self._pause(error)
             return None
         self._note(None)
@@ -68,7 +68,7 @@ class ResultCache:
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
                 await self._redis.set(_key(owner, command_id), view, ex=self._keep_seconds)
-        except (RedisError, OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever Redis's client raises, it is done without
             self._pause(error)
 
     async def answers(self) -> bool | None:
@@ -78,7 +78,7 @@ class ResultCache:
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
                 await self._redis.ping()
-        except (RedisError, OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever Redis's client raises, it is done without
             self._pause(error)
             return False
         self._note(None)
@@ -87,7 +87,8 @@ class ResultCache:
     async def close(self) -> None:
         """Close the connections."""
         if self._redis is not None:
-            await self._redis.aclose()
+            with suppress(Exception):
+                await self._redis.aclose()
 
     def _pause(self, error: Exception) -> None:
         self._away_until = time.monotonic() + _PAUSE_SECONDS

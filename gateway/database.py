@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from contracts.database import AWAY, SERVER_SETTINGS, is_data_error
+from contracts.database import AWAY, SERVER_SETTINGS, is_of_schema, is_passing
 from contracts.logs import get_logger
 
 Answer = TypeVar("Answer")
@@ -89,17 +89,19 @@ class Database:
                 connection = await self._pool.acquire()
                 answer = await work(connection)
         except BaseException as error:
-            if connection is not None and not isinstance(error, asyncpg.PostgresError):
+            broken = not isinstance(error, asyncpg.PostgresError)
+            if connection is not None and (broken or connection.is_in_transaction()):
                 connection.terminate()
-            if is_data_error(error) or isinstance(error, ValueError):  # asyncpg's own complaints are ValueErrors
+            if _is_of_data(error):
                 raise DataRefused(type(error).__name__) from error
-            if isinstance(error, _AWAY):
+            if isinstance(error, Exception):  # whatever the driver raises, the connection is done with
                 self._note(error)
                 raise DatabaseAway(repr(error)) from error
             raise
         finally:
             if connection is not None:
-                await self._pool.release(connection)
+                with suppress(Exception):  # the answer is there, or the error told
+                    await self._pool.release(connection)
         self._note(None)
         return answer
 
@@ -120,6 +122,13 @@ class Database:
             get_logger().info("postgres_reachable")
         else:
             get_logger().warning("postgres_unreachable", error=repr(error))
+
+
+def _is_of_data(error: BaseException) -> bool:
+    """Whether what was given is to blame: PostgreSQL answered, and its answer says nothing of itself or of the schema."""
+    if isinstance(error, asyncpg.PostgresError):
+        return not (is_passing(error) or is_of_schema(error))
+    return isinstance(error, ValueError)  # asyncpg's own complaints of values are ValueErrors
 
 
 async def _nothing(connection: Any) -> None:

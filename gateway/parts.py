@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from contracts.publisher import Publisher
+from contracts.restarting import restarting
 from contracts.settings import Settings
 from contracts.topology import reply_queue
 from gateway import PUBLISHER
@@ -70,7 +71,7 @@ class Parts:
 
 @asynccontextmanager
 async def running(parts: Parts) -> AsyncIterator[None]:
-    """Keep the parts at work; a part that ends unexpectedly ends the block.
+    """Keep the parts at work; one that fails is started over, and one that keeps failing ends the block.
 
     RabbitMQ, PostgreSQL and Redis need not be there: each is connected to when it comes.
 
@@ -81,15 +82,15 @@ async def running(parts: Parts) -> AsyncIterator[None]:
     try:
         async with asyncio.TaskGroup() as tasks:
             work = [
-                tasks.create_task(part.run())
-                for part in (
-                    parts.publisher,
-                    parts.replies,
-                    parts.recorder,
-                    parts.identities,
-                    parts.waiting,
-                    parts.streams,
-                    parts.progress,
+                tasks.create_task(restarting(name, run, give_up_seconds=parts.settings.watchdog_seconds))
+                for name, run in (
+                    ("publisher", parts.publisher.run),
+                    ("replies", parts.replies.run),
+                    ("recorder", parts.recorder.run),
+                    ("identities", parts.identities.run),
+                    ("waiting", parts.waiting.run),
+                    ("token reader", parts.streams.run),
+                    ("progress", parts.progress.run),
                 )
             ]
             try:

@@ -15,6 +15,7 @@ from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
 
 from contracts.broker import BrokerAway, connect
 from contracts.logs import get_logger
+from contracts.restarting import tell_fault
 from contracts.topology import REPLIES, reply_queue
 from gateway import PUBLISHER
 from gateway.waiting import Waiting
@@ -57,6 +58,8 @@ class Replies:
                 log.warning("broker_unreachable", error=str(error))
             except (aiormq.AMQPError, ConnectionError, TimeoutError) as error:
                 log.warning("consumer_lost", error=repr(error))
+            except Exception as error:  # noqa: BLE001  # whatever a connection met, the next one is another
+                tell_fault("replies", error)
             await asyncio.sleep(delay_seconds)
             delay_seconds = min(delay_seconds * 2, 5.0)
 
@@ -78,5 +81,5 @@ class Replies:
             self._name = None
 
     async def _wake(self, message: AbstractIncomingMessage) -> None:
-        with suppress(ValueError):
+        with suppress(ValueError):  # its id is none
             self._waiting.finish(PUBLISHER, UUID(message.message_id or ""), message.body)

@@ -6,14 +6,13 @@ be told of one more, so it also reads a stream of its own, where an entry wakes 
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import UUID, uuid4
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from contracts.logs import get_logger
 from contracts.tokens import RUN, TEXT, stream_key
@@ -163,7 +162,7 @@ class TokenReader:
                     follower.give(entries)
                     if len(entries) < _COUNT:
                         break
-        except (RedisError, OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever Redis's client raises, the text comes with the result
             self._note(error)
         return follower.take()
 
@@ -180,9 +179,10 @@ class TokenReader:
                     continue
                 try:
                     await self._read_next(self._blocking)
-                except (RedisError, OSError, TimeoutError) as error:
+                except Exception as error:  # noqa: BLE001  # as above
                     self._note(error)
-                    await self._blocking.connection_pool.disconnect()
+                    with suppress(Exception):
+                        await self._blocking.connection_pool.disconnect()
                     await asyncio.sleep(_PAUSE_SECONDS)
                 else:
                     self._note(None)
@@ -191,7 +191,8 @@ class TokenReader:
         """Close the connections."""
         for redis in (self._blocking, self._redis):
             if redis is not None:
-                await redis.aclose()
+                with suppress(Exception):
+                    await redis.aclose()
 
     async def _read_next(self, redis: Redis) -> None:
         """Wait for the next entries of any stream and hand them out."""
@@ -223,7 +224,7 @@ class TokenReader:
                     pipeline.xadd(self._wake_key, {RUN: ""}, maxlen=1)
                     pipeline.expire(self._wake_key, _WAKE_KEEP_SECONDS)
                     await pipeline.execute()
-            except (RedisError, OSError, TimeoutError):
+            except Exception:  # noqa: BLE001  # as above
                 await asyncio.sleep(_PAUSE_SECONDS)
                 self._changed.set()
 

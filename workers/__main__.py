@@ -8,12 +8,13 @@ from contextlib import suppress
 import uvloop
 
 from contracts.logs import configure_logs, get_logger
+from contracts.restarting import PartGone
 from contracts.settings import Settings, settings, stop
 from workers.pools import POOLS, NothingToConsume, serve
 
 
 def main() -> None:
-    """Run one worker until SIGTERM or SIGINT; exits 3 when its consumer is gone for good."""
+    """Run one worker until SIGTERM or SIGINT; exits 3 when its consumer, or another part of it, is gone for good."""
     names = [*POOLS, "outbox"]
     if len(sys.argv) != 2 or sys.argv[1] not in names:  # noqa: PLR2004  # the program and its pool
         stop(f"usage: python -m workers {'|'.join(names)}")
@@ -39,6 +40,9 @@ async def _run(name: str, configuration: Settings) -> None:
             await serve(POOLS[name], configuration, stopping)
     except* NothingToConsume as group:
         get_logger().error("consumer_gone", error=str(group.exceptions[0]))
+        gone = True
+    except* PartGone as group:
+        get_logger().error("part_gone", error=str(group.exceptions[0]))
         gone = True
     if gone:  # not from within `except*`, which would wrap it
         raise SystemExit(3)

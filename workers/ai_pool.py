@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
+from contracts.restarting import restarting
 from contracts.settings import Settings, secret_from_environment, stop
 from workers.ai.asking import Asking
 from workers.ai.cache import open_cache
@@ -43,8 +45,8 @@ async def open_handler(settings: Settings, database: Any) -> AsyncIterator[Handl
         asyncio.TaskGroup() as group,
     ):
         tasks = [
-            group.create_task(live.run()),
-            group.create_task(record_models(database, live)),
+            group.create_task(restarting("providers file", live.run)),
+            group.create_task(restarting("list of models", partial(record_models, database, live))),
         ]
         asking = Asking(
             configuration=lambda: live.current,

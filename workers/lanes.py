@@ -7,12 +7,14 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from yarl import URL
 
 from contracts.publisher import Publisher
+from contracts.restarting import restarting
 from contracts.settings import Settings
 from workers.consume import Consumer, Pool
 from workers.handler import Handler
@@ -94,7 +96,12 @@ class Lane:
         """Serve until cancelled."""
         with self._listed():
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(part.run()) for part in (self.settling, self.consumer, self.intake)]
+                keep = partial(restarting, give_up_seconds=self._shared.settings.watchdog_seconds)
+                tasks = [
+                    group.create_task(keep("settling", self.settling.run)),
+                    group.create_task(self.consumer.run()),
+                    group.create_task(keep("consumer", self.intake.run)),
+                ]
                 try:
                     await asyncio.Event().wait()
                 finally:

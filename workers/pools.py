@@ -4,16 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
-
-import asyncpg
 
 from contracts import topology
 from contracts.commands import KIND_AI, KIND_ANDROID, KIND_RELAY
-from contracts.database import AWAY, open_pool
+from contracts.database import open_pool
 from contracts.logs import get_logger
 from contracts.metrics import serve_metrics
 from contracts.publisher import Publisher
+from contracts.restarting import restarting
 from contracts.settings import Settings, stop
 from workers.consume import Pool
 from workers.handler import Handler
@@ -169,9 +169,10 @@ async def serve(opening: Opening, configuration: Settings, stopping: asyncio.Eve
 
 async def _serve(lanes: Sequence[Work], shared: Shared, stopping: asyncio.Event) -> None:
     async with asyncio.TaskGroup() as group:
+        keep = partial(restarting, give_up_seconds=shared.settings.watchdog_seconds)
         tasks = [
-            group.create_task(shared.publisher.run()),
-            group.create_task(shared.registration.beat(shared.in_flight)),
+            group.create_task(keep("publisher", shared.publisher.run)),
+            group.create_task(keep("heartbeat", partial(shared.registration.beat, shared.in_flight))),
             *(group.create_task(lane.run()) for lane in lanes),
             *(group.create_task(_watch(lane.intake, shared.settings.watchdog_seconds)) for lane in lanes),
         ]
@@ -196,7 +197,7 @@ async def _register(registration: Registration, stopping: asyncio.Event) -> None
     while not stopping.is_set():
         try:
             await registration.register()
-        except (asyncpg.PostgresError, *AWAY) as error:
+        except Exception as error:  # noqa: BLE001  # it is tried again, whatever it met
             if not told:
                 log.warning("postgres_unreachable", error=repr(error), doing="registration")
                 told = True
@@ -211,5 +212,5 @@ async def _close(database: Any, registration: Registration) -> None:
         await registration.stop()
         async with asyncio.timeout(5):
             await database.close()
-    except (asyncpg.PostgresError, *AWAY):
-        database.terminate()  # away: the lease ends by itself
+    except Exception:  # noqa: BLE001  # away: the lease ends by itself
+        database.terminate()

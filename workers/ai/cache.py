@@ -13,10 +13,10 @@ from uuid import uuid4
 import orjson
 from pydantic import ValidationError
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from contracts.logs import get_logger
 from contracts.redis_client import open_redis, patience
+from contracts.restarting import restarting
 from workers.ai.answer import Answer
 from workers.stopping import end
 
@@ -25,7 +25,6 @@ _CLAIM_SECONDS = 6.0
 _RENEW_SECONDS = 2.0
 _POLL_SECONDS = 0.1
 _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
-_AWAY = (RedisError, OSError, TimeoutError)
 
 Make = Callable[[], Awaitable[Answer]]
 
@@ -102,7 +101,7 @@ class AnswerCache:
                     kept = await self._redis.get(_answer(key))
                     if kept is None and await self._redis.set(_claim(key), claim, nx=True, px=_ms(_CLAIM_SECONDS)):
                         return None, claim
-            except _AWAY as error:
+            except Exception as error:  # noqa: BLE001  # whatever Redis's client raises, it is done without
                 self._tell(error)
                 return None, None
             self._told = False
@@ -120,7 +119,7 @@ class AnswerCache:
         finally:
             del self._claims[key]
             if self._redis is not None:
-                with suppress(*_AWAY):
+                with suppress(Exception):
                     async with patience(_PATIENCE_SECONDS):
                         await self._redis.eval(_RELEASE, 1, _claim(key), claim)
 
@@ -130,7 +129,7 @@ class AnswerCache:
             await asyncio.sleep(_RENEW_SECONDS)
             if self._redis is None or not self._claims:
                 continue
-            with suppress(*_AWAY):
+            with suppress(Exception):
                 async with patience(_PATIENCE_SECONDS), self._redis.pipeline(transaction=False) as pipeline:
                     for key in self._claims:
                         pipeline.pexpire(_claim(key), _ms(_CLAIM_SECONDS))
@@ -142,7 +141,7 @@ class AnswerCache:
         try:
             async with patience(_PATIENCE_SECONDS):
                 await self._redis.set(_answer(key), answer.model_dump_json(), ex=self._keep_seconds)
-        except _AWAY as error:
+        except Exception as error:  # noqa: BLE001  # whatever Redis's client raises, it is done without
             self._tell(error)
 
     def _tell(self, error: Exception) -> None:
@@ -166,13 +165,14 @@ async def open_cache(redis_url: str, *, keep_seconds: int) -> AsyncIterator[Answ
     cache = AnswerCache(redis, keep_seconds=keep_seconds)
     try:
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(cache.run())
+            task = group.create_task(restarting("answer cache", cache.run))
             try:
                 yield cache
             finally:
                 await end([task])
     finally:
-        await redis.aclose()
+        with suppress(Exception):
+            await redis.aclose()
 
 
 def _answer(key: str) -> str:

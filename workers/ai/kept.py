@@ -14,11 +14,11 @@ from urllib.parse import quote
 import orjson
 from pydantic import ValidationError
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from contracts.ai import AiSend
 from contracts.logs import get_logger
 from contracts.redis_client import open_redis, patience
+from contracts.restarting import restarting
 from workers.ai.answer import Answer, Asked
 from workers.handler import Command
 from workers.stopping import end
@@ -27,7 +27,6 @@ _KEEP_SECONDS = 300
 """Far longer than it takes to notice a death and take over; what is on record by then is simply forgotten."""
 _PATIENCE_SECONDS = 1.0
 _PAUSE_SECONDS = 2.0
-_AWAY = (RedisError, OSError, TimeoutError)
 
 
 class KeptAnswers:
@@ -75,10 +74,13 @@ class KeptAnswers:
             await self._any.wait()
             self._any.clear()
             batch, self._waiting = self._waiting, []
-            answers = await self._send([words for words, _ in batch])
-            for (_, future), answer in zip(batch, answers, strict=True):
-                if not future.done():
-                    future.set_result(answer)
+            answers: Sequence[Any] = [None] * len(batch)
+            try:
+                answers = await self._send([words for words, _ in batch])
+            finally:  # whoever asked waits for this alone
+                for (_, future), answer in zip(batch, answers, strict=True):
+                    if not future.done():
+                        future.set_result(answer)
 
     async def _do(self, *words: Any) -> Any:
         """One command's answer; None when Redis does not give one."""
@@ -93,14 +95,14 @@ class KeptAnswers:
     async def _send(self, commands: Sequence[tuple[Any, ...]]) -> Sequence[Any]:
         redis = self._redis
         if redis is not None:
-            pipeline = redis.pipeline(transaction=False)
-            for words in commands:
-                pipeline.execute_command(*words)
             try:
+                pipeline = redis.pipeline(transaction=False)
+                for words in commands:
+                    pipeline.execute_command(*words)
                 async with patience(_PATIENCE_SECONDS):
                     answers = await pipeline.execute(raise_on_error=False)
                 return [None if isinstance(answer, Exception) else answer for answer in answers]
-            except _AWAY as error:
+            except Exception as error:  # noqa: BLE001  # whatever Redis's client raises, it is done without
                 # one wait for all that end now, not one for each
                 self._away_until = asyncio.get_running_loop().time() + _PAUSE_SECONDS
                 get_logger().warning("redis_unreachable", error=repr(error), doing="kept answers")
@@ -122,7 +124,7 @@ async def open_kept_answers(redis_url: str) -> AsyncIterator[KeptAnswers]:
         asyncio.TaskGroup() as group,
     ):
         kept = KeptAnswers(redis)
-        talking = group.create_task(kept.run())
+        talking = group.create_task(restarting("kept answers", kept.run))
         try:
             yield kept
         finally:

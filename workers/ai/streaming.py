@@ -6,16 +6,16 @@ when a write fails or waits for too long, the rest of that run is dropped, and r
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from secrets import token_hex
 from uuid import UUID
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
-from redis.exceptions import RedisError
 
 from contracts.logs import get_logger
 from contracts.redis_client import open_redis, patience
+from contracts.restarting import restarting
 from contracts.tokens import END, KEEP_SECONDS, MAX_ENTRIES, RUN, TEXT, stream_key
 
 _FLUSH_SECONDS = 0.02
@@ -191,7 +191,7 @@ class TokenStreams:
         try:
             async with patience(_PATIENCE_SECONDS):
                 await pipeline.execute()
-        except (RedisError, OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever Redis's client raises, it is done without
             self._away_until = now + _PATIENCE_SECONDS + _PAUSE_SECONDS
             self._note(error)
             _lose((*writers, *self._waiting))
@@ -251,11 +251,12 @@ async def open_token_streams(redis_url: str) -> AsyncIterator[TokenStreams]:
     streams = TokenStreams(redis)
     try:
         async with asyncio.TaskGroup() as tasks:
-            writing = tasks.create_task(streams.run())
+            writing = tasks.create_task(restarting("token streams", streams.run))
             try:
                 yield streams
             finally:
                 writing.cancel()
     finally:
         streams.close()
-        await redis.aclose()
+        with suppress(Exception):
+            await redis.aclose()

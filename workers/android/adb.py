@@ -157,7 +157,11 @@ class AdbServer:
         except TimeoutError as error:
             sentence = f"{serial} did not finish within {timeout_seconds:.3g} s"
             raise AdbFailure(ErrorCode.TIMEOUT, sentence, begun=begun) from error
-        except (OSError, asyncio.IncompleteReadError) as error:
+        except (
+            OSError,
+            RuntimeError,
+            asyncio.IncompleteReadError,
+        ) as error:  # uvloop has a RuntimeError for a closed socket
             code = ErrorCode.DEVICE_OFFLINE if begun else ErrorCode.ADB_SERVER_DOWN
             sentence = f"{serial} went away before it answered" if begun else f"adb server {self} hung up"
             raise AdbFailure(code, sentence, begun=begun) from error
@@ -170,14 +174,18 @@ class AdbServer:
         except TimeoutError as error:
             sentence = f"adb server {self} did not answer within {timeout_seconds:g} s"
             raise AdbFailure(ErrorCode.TIMEOUT, sentence) from error
-        except (OSError, asyncio.IncompleteReadError) as error:
+        except (
+            OSError,
+            RuntimeError,
+            asyncio.IncompleteReadError,
+        ) as error:  # uvloop has a RuntimeError for a closed socket
             raise AdbFailure(ErrorCode.ADB_SERVER_DOWN, f"adb server {self} hung up") from error
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
         try:
             reader, writer = await asyncio.open_connection(self.host, self.port)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             sentence = f"no adb server answers at {self}; start one there with `adb -P {self.port} start-server`"
             raise AdbFailure(ErrorCode.ADB_SERVER_DOWN, sentence) from error
         try:

@@ -8,8 +8,10 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from contracts.errors import ErrorCode
+from contracts.restarting import restarting, tell_fault
 from workers.android.adb import AdbFailure, AdbServer, ListedPhone
 from workers.android.devices import DeviceFacts, Transport
 from workers.android.states import READY
@@ -58,7 +60,7 @@ class Watcher:
             self.looked.set()
         async with asyncio.TaskGroup() as tasks:
             for server in self._servers:
-                tasks.create_task(self._follow(server, tasks))
+                tasks.create_task(restarting("adb server", partial(self._follow, server, tasks)))
 
     @property
     def failure(self) -> AdbFailure | None:
@@ -216,6 +218,8 @@ class Watcher:
         before = self.phones()
         try:
             await chore()
+        except Exception as error:  # noqa: BLE001  # one phone's fault must not end the watch over the others
+            tell_fault("watcher", error, serial=phone.facts.serial)
         finally:
             self._tended.discard(id(phone))
         self._note_change(before)

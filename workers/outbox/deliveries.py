@@ -21,6 +21,7 @@ import orjson
 from contracts.database import AWAY
 from contracts.logs import get_logger
 from contracts.metrics import DELIVERIES
+from contracts.restarting import tell_fault
 from workers.outbox.webhooks import TIMEOUT_SECONDS, Answer, Webhooks
 
 SLOTS = 50
@@ -180,6 +181,8 @@ class Deliveries:
         except (asyncpg.PostgresError, *AWAY) as error:
             # the lease ends by itself, and the receiver knows the webhook's id
             self._log.warning("postgres_unreachable", error=repr(error))
+        except Exception as error:  # noqa: BLE001  # as above; the other conversations go on
+            tell_fault("webhook", error, command_id=str(job["command_id"]))
         finally:
             self._busy[target] -= 1
             if not self._busy[target]:

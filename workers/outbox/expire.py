@@ -1,28 +1,33 @@
 """Ends commands whose deadline has passed while no worker held them."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
+from contracts.database import acquired, is_passing
 from contracts.errors import CommandError, ErrorCode, Expired, Indeterminate
 from contracts.ledger import end_command
 from contracts.metrics import COMMANDS
+from contracts.restarting import tell_fault
 from contracts.results import State
 from workers.retries import too_late
 
 _BATCH = 50
 _ABANDONED_AFTER = timedelta(seconds=60)
 """A worker that lives ends its own command at the deadline; after this nobody does."""
+_POSTPONED_SECONDS = 60.0
 
 # `skip locked`: this never waits for a worker's batch, and so never deadlocks with one
 _OVERDUE = """
 select publisher, id, error_code from commands
-where state in ('queued', 'retrying') and deadline_at < clock_timestamp()
+where state in ('queued', 'retrying') and deadline_at < clock_timestamp() and id <> all ($2::uuid[])
 order by deadline_at limit $1 for update skip locked
 """
 _ABANDONED = """
 select c.publisher, c.id, c.repeatable from commands c
-where c.state = 'running' and c.deadline_at < clock_timestamp() - $2::interval and not exists (
+where c.state = 'running' and c.deadline_at < clock_timestamp() - $2::interval and c.id <> all ($4::uuid[]) and not exists (
   select from workers x where x.incarnation = c.holder and x.heartbeat_at > clock_timestamp() - $3::interval
 )
 order by c.deadline_at limit $1 for update of c skip locked
@@ -44,6 +49,8 @@ class Expire:
         self._database = database
         self._answer = answer
         self._lease = timedelta(seconds=lease_seconds)
+        self._postponed: dict[UUID, float] = {}
+        """Ids of commands that could not be ended, and `loop.time()` at which that is tried again."""
 
     async def round(self) -> bool:
         """End a batch of each sort.
@@ -51,21 +58,45 @@ class Expire:
         Returns:
             Whether there may be more.
         """
-        async with self._database.acquire() as connection:
+        now = asyncio.get_running_loop().time()
+        self._postponed = {one: until for one, until in self._postponed.items() if until > now}
+        async with acquired(self._database) as connection:
             async with connection.transaction():
-                overdue = await connection.fetch(_OVERDUE, _BATCH)
-                tokens = await _end(
+                overdue = await connection.fetch(_OVERDUE, _BATCH, list(self._postponed))
+                tokens = await self._end(
                     connection,
                     [(row, State.EXPIRED, too_late(_NOT_RUN, waited_for=row["error_code"])) for row in overdue],
                     from_state=(State.QUEUED, State.RETRYING),
                 )
             async with connection.transaction():
-                abandoned = await connection.fetch(_ABANDONED, _BATCH, _ABANDONED_AFTER, self._lease)
-                tokens += await _end(
+                postponed = list(self._postponed)
+                abandoned = await connection.fetch(_ABANDONED, _BATCH, _ABANDONED_AFTER, self._lease, postponed)
+                tokens += await self._end(
                     connection, [(row, *_verdict(row)) for row in abandoned], from_state=(State.RUNNING,)
                 )
         await self._answer(tokens)
         return _BATCH in (len(overdue), len(abandoned))
+
+    async def _end(
+        self, connection: Any, verdicts: Sequence[tuple[Any, State, CommandError]], *, from_state: tuple[State, ...]
+    ) -> list[int]:
+        """End these; one that cannot be ended is left alone for a while, and those behind it have their turn."""
+        tokens = []
+        for row, status, error in verdicts:
+            try:
+                ended = await end_command(
+                    connection, row["publisher"], row["id"], status, error, from_states=from_state
+                )
+            except Exception as fault:
+                if is_passing(fault):
+                    raise
+                tell_fault("expire", fault, command_id=str(row["id"]))
+                self._postponed[row["id"]] = asyncio.get_running_loop().time() + _POSTPONED_SECONDS
+                continue
+            if ended is not None:
+                tokens.append(ended.token)
+                COMMANDS.labels(ended.envelope.kind.name, status.value).inc()
+        return tokens
 
 
 _NOT_RUN = "its deadline passed before it was finished"
@@ -76,15 +107,3 @@ def _verdict(row: Any) -> tuple[State, CommandError]:
     if row["repeatable"]:
         return State.EXPIRED, Expired(ErrorCode.DEADLINE_PASSED, _NOT_RUN)
     return State.INDETERMINATE, Indeterminate(ErrorCode.INDETERMINATE, _UNKNOWN)
-
-
-async def _end(
-    connection: Any, verdicts: Sequence[tuple[Any, State, CommandError]], *, from_state: tuple[State, ...]
-) -> list[int]:
-    tokens = []
-    for row, status, error in verdicts:
-        ended = await end_command(connection, row["publisher"], row["id"], status, error, from_states=from_state)
-        if ended is not None:
-            tokens.append(ended.token)
-            COMMANDS.labels(ended.envelope.kind.name, status.value).inc()
-    return tokens

@@ -20,6 +20,7 @@ from contracts.ledger import ENVELOPE_COLUMNS, envelope_of
 from contracts.logs import get_logger
 from contracts.metrics import REPUBLISHED
 from contracts.publisher import Outgoing, Publisher, Unconfirmed
+from contracts.restarting import tell_fault
 from contracts.topology import (
     COMMANDS,
     DEVICE_QUEUE_PREFIX,
@@ -180,7 +181,13 @@ class Republish:
     async def _publish(self, rows: Sequence[Any], reason: str) -> None:
         if not self._publisher.is_open:
             raise Unconfirmed("not connected to the broker")
-        failures = await self._publisher.publish_all([self._message(row) for row in rows])
+        messages: list[Outgoing] = []
+        for row in rows:
+            try:
+                messages.append(self._message(row))
+            except Exception as error:  # noqa: BLE001  # a kind that this version does not know: the others are sent
+                tell_fault("republish", error, command_id=str(row["id"]))
+        failures = await self._publisher.publish_all(messages)
         REPUBLISHED.labels(reason).inc(sum(failure is None for failure in failures))
         for failure in failures:
             if failure is not None:

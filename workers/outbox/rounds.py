@@ -9,7 +9,9 @@ import structlog
 from contracts.broker import BrokerAway
 from contracts.database import is_passing
 from contracts.logs import get_logger
+from contracts.metrics import RESTARTS
 from contracts.publisher import PublishFailed
+from contracts.restarting import was_cancelled
 
 _BACKOFF_MAX_SECONDS = 5.0
 _BACKOFF_RARE_SECONDS = 60.0
@@ -37,15 +39,23 @@ async def repeat(
                 log.info("outbox_job_recovered", failures=failures)
             failures = 0
         except Exception as error:  # noqa: BLE001  # one job's bug or a row it cannot digest must not stop the others
-            if not failures:
-                _tell(log, error)
-            failures += 1
-            longest = _BACKOFF_RARE_SECONDS if every_seconds > _BACKOFF_RARE_SECONDS else _BACKOFF_MAX_SECONDS
-            delay_seconds = min(backoff_seconds * 2.0 ** min(failures - 1, 10), longest)
-        await asyncio.sleep(delay_seconds)
+            failure: BaseException = error
+        except asyncio.CancelledError as error:
+            if was_cancelled():
+                raise
+            failure = error
+        else:
+            await asyncio.sleep(delay_seconds)
+            continue
+        RESTARTS.labels(job).inc()
+        if not failures:
+            _tell(log, failure)
+        failures += 1
+        longest = _BACKOFF_RARE_SECONDS if every_seconds > _BACKOFF_RARE_SECONDS else _BACKOFF_MAX_SECONDS
+        await asyncio.sleep(min(backoff_seconds * 2.0 ** min(failures - 1, 10), longest))
 
 
-def _tell(log: structlog.stdlib.BoundLogger, error: Exception) -> None:
+def _tell(log: structlog.stdlib.BoundLogger, error: BaseException) -> None:
     if isinstance(error, _BROKER_AWAY):
         log.warning("broker_unreachable", error=str(error))
     elif is_passing(error):

@@ -1,16 +1,17 @@
 """Puts the outbox worker together: which jobs run how often, in what order things open and close."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
-import asyncpg
 from yarl import URL
 
-from contracts.database import AWAY, open_pool
+from contracts.database import open_pool
 from contracts.ledger import Ended
 from contracts.logs import get_logger
 from contracts.metrics import serve_metrics
 from contracts.publisher import Publisher, Refused, Unroutable
+from contracts.restarting import restarting
 from contracts.settings import Settings
 from contracts.topology import DEAD, UNROUTED
 from workers.outbox import dead, unrouted
@@ -57,7 +58,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             await registration.stop()
             async with asyncio.timeout(5):
                 await database.close()
-        except (asyncpg.PostgresError, *AWAY):
+        except Exception:  # noqa: BLE001  # away: the lease ends by itself
             database.terminate()
 
 
@@ -113,7 +114,11 @@ class _Worker:
         """Run every job until asked to stop; webhooks on their way are waited for."""
         log = get_logger()
         async with asyncio.TaskGroup() as group:
-            hosts = [group.create_task(self._publisher.run()), group.create_task(self._deliveries.run())]
+            keep = partial(restarting, give_up_seconds=self._settings.watchdog_seconds)
+            hosts = [
+                group.create_task(keep("publisher", self._publisher.run)),
+                group.create_task(keep("deliveries", self._deliveries.run)),
+            ]
             jobs = [
                 group.create_task(self._register()),
                 group.create_task(repeat("resend", self._resend.round, every_seconds=1)),
@@ -144,9 +149,9 @@ class _Worker:
             try:
                 await self._registration.register()
                 break
-            except (asyncpg.PostgresError, *AWAY):
-                await asyncio.sleep(1)  # every other job has said so
-        await self._registration.beat(lambda: ())
+            except Exception:  # noqa: BLE001  # every other job has said so
+                await asyncio.sleep(1)
+        await restarting("heartbeat", partial(self._registration.beat, lambda: ()))
 
     async def _answer(self, ended: Ended | Refusal) -> None:
         if isinstance(ended, Ended):

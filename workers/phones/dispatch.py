@@ -22,6 +22,7 @@ from contracts.envelope import write_envelope
 from contracts.errors import Deferred
 from contracts.logs import get_logger
 from contracts.publisher import Outgoing, Publisher, PublishFailed
+from contracts.restarting import tell_fault
 from contracts.settings import Settings
 from contracts.topology import ANDROID, COMMANDS, device_key
 from workers.admission import admit
@@ -111,7 +112,11 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         while True:
             for delivery in await self._intake.take_unassigned(self._settings.batch_size):
-                admitted = self._admit(delivery)
+                try:
+                    admitted = self._admit(delivery)
+                except Exception as error:  # noqa: BLE001  # the consume path meets it again, and refuses the message
+                    tell_fault("dispatcher", error)
+                    admitted = None
                 if admitted is None:
                     self._intake.hand_over(delivery)
                 elif isinstance(admitted.payload, AndroidExecute):
@@ -139,7 +144,13 @@ class Dispatcher:
         due = [one for one in self._waiting if one.not_before <= now]
         candidates, failure = list(self._candidates()) if due else [], self._failure()
         for one in due:
-            decision = choose(one.payload, candidates, failure=failure)
+            try:
+                decision = choose(one.payload, candidates, failure=failure)
+            except Exception as error:  # noqa: BLE001  # those that wait beside it have their turn
+                tell_fault("dispatcher", error, command_id=str(one.admitted.envelope.id))
+                self._waiting.remove(one)
+                self._intake.hand_over(one.admitted.delivery)
+                continue
             if isinstance(decision, To):
                 candidates = [replace(c, idle=False) if c.serial == decision.serial else c for c in candidates]
                 self._waiting.remove(one)
@@ -164,10 +175,12 @@ class Dispatcher:
             await self._publisher.publish(
                 Outgoing(COMMANDS, device_key(serial), properties, one.admitted.delivery.body)
             )
-        except PublishFailed as error:
+        except Exception as error:  # noqa: BLE001  # not confirmed, whatever the reason: it waits for another try
             self._log.warning(
                 "message_postponed", message_id=str(one.admitted.envelope.id), serial=serial, error=str(error)
             )
+            if not isinstance(error, PublishFailed):
+                tell_fault("dispatcher", error)
             one.not_before = asyncio.get_running_loop().time() + _PUBLISH_AGAIN_SECONDS
             if not self._stopping:
                 self._waiting.append(one)

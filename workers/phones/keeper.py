@@ -10,7 +10,7 @@ chooses a phone. A phone is released only after its queue was left, so that what
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -19,6 +19,7 @@ import asyncpg
 from contracts.database import AWAY
 from contracts.errors import CommandError
 from contracts.logs import get_logger
+from contracts.restarting import restarting, tell_fault
 from contracts.settings import Settings
 from workers.android.states import OFFLINE
 from workers.android.watch import Watcher
@@ -79,7 +80,7 @@ class Keeper:
         """Keep this worker's share until cancelled."""
         async with asyncio.TaskGroup() as group:
             self._group = group
-            group.create_task(self._let_go_when_unsure())
+            group.create_task(restarting("leases", self._let_go_when_unsure))
             told = False
             while True:
                 try:
@@ -89,6 +90,8 @@ class Keeper:
                     if not told:
                         self._log.warning("postgres_unreachable", error=repr(error), doing="leases of phones")
                     told = True
+                except Exception as error:  # noqa: BLE001  # what was begun for other phones goes on
+                    tell_fault("keeper", error)
                 await asyncio.sleep(_ROUND_SECONDS)
 
     async def close(self) -> None:
@@ -170,7 +173,7 @@ class Keeper:
         for serial, token in tokens.items():
             lock = self._locks.setdefault(serial, asyncio.Lock())
             hold = self._roster.holds[serial] = Hold(serial, token, holder, self._registration, self._watcher, lock)
-            self._spawn(self._begin(hold))
+            self._spawn(hold, self._begin(hold))
         if tokens:
             self._log.info("phones_taken", serials=sorted(tokens))
 
@@ -191,7 +194,7 @@ class Keeper:
     def _give(self, hold: Hold) -> None:
         if not hold.leaving:
             hold.leaving = True
-            self._spawn(self._give_away(hold))
+            self._spawn(hold, self._give_away(hold))
 
     async def _give_away(self, hold: Hold) -> None:
         queue = self._intake.queue_of(hold.serial)
@@ -253,7 +256,15 @@ class Keeper:
             self._log.warning("phones_lost", serials=sorted(lost))
             await asyncio.gather(*(self._leave(hold) for hold in lost.values()))
 
-    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+    def _spawn(self, hold: Hold, work: Awaitable[None]) -> None:
         if self._group is None:
             raise RuntimeError("the keeper is not running")
-        self._group.create_task(work)
+        self._group.create_task(self._contained(hold, work))
+
+    async def _contained(self, hold: Hold, work: Awaitable[None]) -> None:
+        """Should it fail, this hold is over: the next round gives the lease back, and whoever is due takes the phone."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001  # one phone's fault must not end what holds the others
+            tell_fault("keeper", error, serial=hold.serial)
+            await self._leave(hold)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import asyncpg
 from yarl import URL
@@ -11,6 +12,7 @@ from contracts.android import AndroidExecute
 from contracts.database import AWAY
 from contracts.errors import CommandError, Deferred, ErrorCode
 from contracts.logs import get_logger
+from contracts.restarting import restarting
 from contracts.topology import ANDROID
 from workers.android.devices import parse_servers
 from workers.android.handler import RunOnPhone
@@ -44,6 +46,7 @@ class PhonePool:
 
     def __init__(self, pool: Pool, run_on: RunOnPhone, shared: Shared) -> None:
         settings, changed = shared.settings, asyncio.Event()
+        self._watchdog_seconds = settings.watchdog_seconds
         self._run_on = run_on
         self._registration = shared.registration
         self.intake = PhonesIntake(settings.amqp_url, prefetch=pool.prefetch, changed=changed)
@@ -81,8 +84,14 @@ class PhonePool:
     async def run(self) -> None:
         """Serve until cancelled."""
         async with asyncio.TaskGroup() as group:
-            parts = (self._watcher.run(), self._lane.run(), self._keeper.run(), self._dispatch(), self._record())
-            tasks = [group.create_task(part) for part in parts]
+            keep = partial(restarting, give_up_seconds=self._watchdog_seconds)
+            tasks = [
+                group.create_task(keep("watcher", self._watcher.run)),
+                group.create_task(self._lane.run()),
+                group.create_task(keep("keeper", self._keeper.run)),
+                group.create_task(keep("dispatcher", self._dispatch)),
+                group.create_task(keep("devices", self._record)),
+            ]
             try:
                 await asyncio.Event().wait()
             finally:
@@ -106,7 +115,7 @@ class PhonePool:
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._keeper.close()
-        except (asyncpg.PostgresError, *AWAY) as error:
+        except Exception as error:  # noqa: BLE001  # the leases end with the heartbeat
             get_logger().warning("postgres_unreachable", error=repr(error), doing="release of phones")
 
     async def _handle(self, command: Command[AndroidExecute]) -> Outcome:

@@ -16,6 +16,7 @@ from time import monotonic
 from contracts.errors import CommandError
 from contracts.logs import get_logger
 from contracts.metrics import AI_BREAKER, AI_CALLS, AI_DEFERRALS, AI_GATE_WAIT
+from contracts.restarting import restarting
 from contracts.topology import RETRY_LEVELS
 from workers.ai.configuration import Target
 from workers.ai.fleet.gates import MARGIN_SECONDS, Ask, Change, Granted, Leaving, Refused
@@ -250,9 +251,12 @@ async def open_fleet(redis_url: str, *, window_seconds: float = 60.0) -> AsyncIt
     link = Link(redis_url) if redis_url else None
     async with asyncio.TaskGroup() as group:
         fleet = Fleet(group, link, window_seconds=window_seconds)
-        tasks = [group.create_task(fleet.run())]
+        tasks = [group.create_task(restarting("limits", fleet.run))]
         if link is not None:
-            tasks += [group.create_task(link.run()), group.create_task(listen(redis_url, fleet.freed))]
+            tasks += [
+                group.create_task(restarting("limits link", link.run)),
+                group.create_task(restarting("limits listener", partial(listen, redis_url, fleet.freed))),
+            ]
         try:
             yield fleet
         finally:

@@ -113,7 +113,8 @@ class Link:
         for request in self._requests:
             _settle(request, Unreachable("the connection is closed"))
         self._requests.clear()
-        await self._redis.aclose()
+        with suppress(Exception):
+            await self._redis.aclose()
 
     async def _send(self, batch: Sequence[_Request]) -> None:
         try:
@@ -126,7 +127,7 @@ class Link:
                     again = await self._evaluate([batch[place] for place in forgotten])
                     for place, reply in zip(forgotten, again, strict=True):
                         replies[place] = reply
-        except (RedisError, OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever Redis's client raises, this process goes on alone
             replies = [error] * len(batch)
         except asyncio.CancelledError:
             for request in batch:
@@ -166,7 +167,9 @@ async def listen(url: str, freed: Callable[[set[str] | None], None]) -> None:
         url, socket_connect_timeout=_CONNECT_SECONDS, socket_keepalive=True, retry=Retry(NoBackoff(), 0)
     ) as redis:
         while True:
-            with suppress(RedisError, OSError):
+            with suppress(
+                RedisError, OSError
+            ):  # away, as those who ask have said; anything else is told, and starts over
                 async with redis.pubsub(ignore_subscribe_messages=True) as subscription:
                     await subscription.subscribe(f"{ROOT}:freed")
                     freed(None)

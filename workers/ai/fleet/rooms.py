@@ -120,7 +120,13 @@ class Rooms:
         clock = asyncio.get_running_loop().time
         while (waiter := room.next(clock())) is not None:
             room.changed.clear()
-            answer = await self._attempt(waiter.call, max(waiter.ends_at - clock(), 0.0))
+            try:
+                answer = await self._attempt(waiter.call, max(waiter.ends_at - clock(), 0.0))
+            except Exception as error:  # noqa: BLE001  # it is this call's fault, and the next one has its turn
+                room.remove(waiter)
+                if not waiter.answer.done():
+                    waiter.answer.set_exception(error)
+                continue
             if not isinstance(answer, Refused):
                 room.remove(waiter)
                 if not waiter.answer.done():
