@@ -12,6 +12,7 @@ from contracts.android_fields import (
     Repeatable,
     Selector,
     Text,
+    is_none,
 )
 from contracts.android_keys import Key
 
@@ -103,6 +104,14 @@ class TakeScreenshot(Repeatable):
     """What is on the screen, as a PNG artifact."""
 
     action: Literal["screenshot"]
+    display: int | None = Field(
+        default=None,
+        exclude_if=is_none,
+        strict=True,
+        ge=0,
+        le=15,
+        description="Which of the phone's displays, counted from 0 as it lists them; without one, its first.",
+    )
 
 
 class RecordScreen(Repeatable):

@@ -112,7 +112,7 @@ class Device:
 
     async def screenshot(self) -> bytes:
         """PNG bytes of the screen as it is now."""
-        root = self.root() if self.screen.awake else None
+        root = self.root() if self.screen.awake and not self.behaviour.secure_window else None
         touches = list(self.screen.touches)
         clock = time.strftime("%H:%M")
         return await asyncio.to_thread(

@@ -49,6 +49,11 @@ def draw(
     return buffer.getvalue()
 
 
+def nothing() -> bytes:
+    """A display that shows nothing, as PNG bytes."""
+    return draw(None, [], battery_percent=0, clock="")
+
+
 def _draw_bars(canvas: ImageDraw.ImageDraw, width: int, *, battery_percent: int, clock: str) -> None:
     canvas.rectangle((0, 0, width, STATUS_BAR_BOTTOM), fill=_INK)
     canvas.text((24, 12), clock, fill=_PAPER, font=_font(26))

@@ -112,6 +112,31 @@ def test_a_screenshot_is_an_artifact_and_the_answer_only_says_where_it_is() -> N
 
 
 @pytest.mark.parametrize(
+    ("mode", "colour", "black"),
+    [
+        ("RGB", (0, 0, 0), True),
+        ("RGBA", (0, 0, 0, 255), True),
+        ("RGBA", (0, 0, 0, 0), True),
+        ("L", 0, True),
+        ("RGB", (0, 0, 1), False),
+        ("RGBA", (9, 9, 9, 255), False),
+    ],
+)
+def test_a_picture_of_nothing_but_black_says_so(mode: str, colour: tuple[int, ...], *, black: bool) -> None:
+    for dot in (False, True):
+        buffer = io.BytesIO()
+        image = Image.new(mode, (720, 1280), colour)
+        if dot:
+            image.putpixel((300, 700), 255 if mode == "L" else (255, 255, 255, 255)[: len(mode)])
+        image.save(buffer, "PNG")
+
+        output = plan_of(action="screenshot").read(ShellOutput(buffer.getvalue(), b"", 0)).output
+
+        assert output.get("all_black", False) is (black and not dot)
+        assert ("hint" in output) is (black and not dot)
+
+
+@pytest.mark.parametrize(
     "printed",
     [b"", b"not a picture", b"\x89PNG\r\n\x1a\n" + b"x" * 100, picture()[:-1], picture()[:40]],
     ids=["nothing", "text", "garbage", "without its end", "cut off"],

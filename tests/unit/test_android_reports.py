@@ -59,6 +59,13 @@ def test_what_a_battery_report_leaves_out_is_none() -> None:
             "com.a.b.C",
         ),
         ("  mCurrentFocus=Window{7c1 u0 NotificationShade}\n  mFocusedApp=null", None, None),
+        ("  mCurrentFocus=Window{7c1 u0 StatusBar}\n  mFocusedApp=ActivityRecord{9e4 u0 com.a/.B t1}", None, None),
+        (
+            "  mCurrentFocus=Window{7c1 u0 PopupWindow:ab1}\n  mFocusedApp=ActivityRecord{9e4 u0 com.a/.B t1}",
+            "com.a",
+            "com.a.B",
+        ),
+        ("mCurrentFocus=null\nmCurrentFocus=Window{1 u0 com.a/com.a.B}", "com.a", "com.a.B"),
         ("mCurrentFocus=null", None, None),
         ("", None, None),
     ],
@@ -67,6 +74,27 @@ def test_the_app_in_front_is_read_from_every_androids_report(
     report: str, package: str | None, activity: str | None
 ) -> None:
     assert read_focus(report) == {"package": package, "activity": activity}
+
+
+@pytest.mark.parametrize(
+    ("told", "locked"),
+    [
+        ("      showing=true", True),
+        ("      showing=false", False),
+        ("    mShowingLockscreen=false mShowingDream=false mDreamingLockscreen=true", True),
+        ("      mIsShowing=true", True),
+    ],
+)
+def test_the_app_behind_a_lock_screen_is_not_in_front(told: str, *, locked: bool) -> None:
+    behind = "mCurrentFocus=null\n  mFocusedApp=ActivityRecord{9e4 u0 com.a/.B t1}"
+
+    focus = read_focus(f"{told}\n{behind}")
+
+    assert focus == {
+        "package": None if locked else "com.a",
+        "activity": None if locked else "com.a.B",
+        "locked": locked,
+    }
 
 
 def test_an_overridden_screen_size_wins() -> None:

@@ -8,12 +8,10 @@ from functools import singledispatch
 from contracts import android_actions as android
 from contracts import android_keys
 from contracts import android_screen_actions as screen_actions
-from contracts.errors import ErrorCode, Permanent
 from workers.android.adb import MAX_OUTPUT_BYTES, ShellOutput
-from workers.android.png import NotAPicture, find_picture
+from workers.android.pictures import read_picture
 from workers.android.readings import (
     Reading,
-    artifact_reading,
     failure,
     read_silence,
     read_started,
@@ -23,7 +21,11 @@ from workers.android.readings import (
 from workers.android.reports import read_battery, read_focus, read_properties, read_screen
 
 _SEPARATOR = "--ish-section--"
-_FOCUS = "dumpsys window | grep -E 'mCurrentFocus|mFocusedApp'"
+# the lock screen is told in other words by almost every version
+_FOCUS = (
+    "dumpsys window | "
+    "grep -E 'mCurrentFocus|mFocusedApp|mShowingLockscreen=|mDreamingLockscreen=|mIsShowing=|^ *showing=(true|false)'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def _(action: android.StopApp) -> Plan:
 
 @plan.register
 def _(_: screen_actions.TakeScreenshot) -> Plan:
-    return Plan("screencap -p", _read_screenshot, max_output_bytes=None)
+    return Plan("screencap -p", read_picture, max_output_bytes=None)
 
 
 @plan.register
@@ -131,16 +133,6 @@ def _(action: android.RunShell) -> Plan:
 
 def _silent(line: str) -> Plan:
     return Plan(line, read_silence)
-
-
-def _read_screenshot(output: ShellOutput) -> Reading:
-    printed = succeeded(output)
-    try:
-        picture = find_picture(printed)
-    except NotAPicture as error:
-        sentence = f"the phone sent no usable screenshot: {error}"
-        raise Permanent(ErrorCode.BAD_SCREENSHOT, sentence, details={"size_bytes": len(printed)}) from error
-    return artifact_reading(picture.content, "image/png", width=picture.width, height=picture.height)
 
 
 def _read_current_app(output: ShellOutput) -> Reading:

@@ -9,7 +9,12 @@ _POWER_SOURCES = {"AC powered": "ac", "USB powered": "usb", "Wireless powered": 
 
 _FIELD = re.compile(r"^\s*([A-Za-z ]+): (\S+)\s*$", re.MULTILINE)
 _PROPERTY = re.compile(r"^\[(.*?)\]: \[(.*?)\]$", re.MULTILINE | re.DOTALL)
-_COMPONENT = re.compile(r"(?:mCurrentFocus|mFocusedApp)=\S+\{.*?([A-Za-z][\w.]*)/([\w.$]+)")
+_CURRENT_FOCUS = re.compile(r"mCurrentFocus=Window\{\S+ (?:u\d+ )?(.*?)\}?$", re.MULTILINE)
+_FOCUSED_APP = re.compile(r"mFocusedApp=\S+\{.*?([A-Za-z][\w.]*)/([\w.$]+)")
+_COMPONENT = re.compile(r"([A-Za-z][\w.]*)/([\w.$]+)")
+_LOCKED = re.compile(r"(?:mShowingLockscreen|mDreamingLockscreen|mIsShowing|^\s*showing)=(true|false)", re.MULTILINE)
+_SYSTEM_WINDOWS = frozenset({"NotificationShade", "StatusBar", "Keyguard", "KeyguardViewMediator", "Bouncer"})
+"""The lock screen and the shade over all apps, by their windows' names."""
 _SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}")
 _SIZE = re.compile(r"^(Physical|Override) size: (\d+)x(\d+)", re.MULTILINE)
 
@@ -34,17 +39,24 @@ def read_battery(report: str) -> dict[str, Any]:
     }
 
 
-def read_focus(report: str) -> dict[str, str | None]:
-    """The focus lines of `dumpsys window`.
+def read_focus(report: str) -> dict[str, Any]:
+    """The lines of `dumpsys window` about focus and the lock screen.
 
     Returns:
-        `package` and `activity` in front, the latter in full; both None when nothing has the focus.
+        `package` and `activity` in front, the latter in full; both None when no app has the focus: behind the lock screen
+        or the notification shade it takes no touches. `locked` is there when the phone tells.
     """
-    match = _COMPONENT.search(report)
+    told = set(_LOCKED.findall(report))
+    locked = {"locked": "true" in told} if told else {}
+    title = next(filter(None, _CURRENT_FOCUS.findall(report)), None)
+    match = _COMPONENT.search(title) if title is not None else None
+    covered = title in _SYSTEM_WINDOWS or (title is None and locked.get("locked"))
+    if match is None and not covered:
+        match = _FOCUSED_APP.search(report)
     if match is None:
-        return {"package": None, "activity": None}
+        return {"package": None, "activity": None, **locked}
     package, activity = match.groups()
-    return {"package": package, "activity": package + activity if activity.startswith(".") else activity}
+    return {"package": package, "activity": package + activity if activity.startswith(".") else activity, **locked}
 
 
 def read_serial(report: str) -> str | None:

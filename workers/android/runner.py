@@ -9,7 +9,7 @@ import orjson
 from contracts import android_actions as android
 from contracts import android_screen_actions as screen_actions
 from contracts.errors import CommandError, ErrorCode, Permanent
-from workers.android import apps, files, installing, keyboard, looking
+from workers.android import apps, files, installing, keyboard, looking, pictures
 from workers.android.actions import plan
 from workers.android.adb import AdbFailure
 from workers.android.elements import Element, Screen
@@ -99,6 +99,8 @@ async def _perform(session: Session, action: android.Action) -> Reading:
             reading = await looking.wait_for(session, action)
         case screen_actions.TapOn():
             reading = await looking.tap_on(session, action)
+        case screen_actions.TakeScreenshot(display=int(display)):
+            reading = await pictures.screenshot(session, display=display)
         case _:
             reading = await _perform_with_apps(session, action)
     return reading

@@ -1,8 +1,10 @@
 """Programs that look at the screen: `screencap`, `screenrecord` and `uiautomator`."""
 
+import asyncio
 from collections.abc import Mapping
 
 from ops.phone.device import Device
+from ops.phone.drawing import nothing
 from ops.phone.files import FileError
 from ops.phone.mp4 import Movie
 from ops.phone.programs.call import Call, Program
@@ -10,7 +12,10 @@ from ops.phone.ui_dump import NOT_XML, dump
 from ops.phone.views import HEIGHT, SCREEN, WIDTH, group
 
 _WARNING = (
-    b"[Warning] Multiple displays were found, but no display id was specified! Defaulting to the first display.\n"
+    b"[Warning] Multiple displays were found, but no display id was specified! Defaulting to the first display found, "
+    b"however this default is not guaranteed to be consistent across captures. A display id should be specified.\n"
+    b"A display ID can be specified with the [-d display-id] option.\n"
+    b'See "dumpsys SurfaceFlinger --display-id" for valid display IDs.\n'
 )
 _DISPLAY_IDS = ("4619827259835644672", "4619827551948147201")
 _DUMP_PATH = "/sdcard/window_dump.xml"
@@ -28,13 +33,16 @@ _FRAMES_A_SECOND = 1
 async def _screencap(call: Call) -> int:
     words = call.arguments
     chosen = words.index("-d") if "-d" in words[:-1] else None
+    display = None
     if chosen is not None:
         display = words[chosen + 1]
         if display not in display_ids(call.device):
             return call.fail(f"Failed to take screenshot: display {display} is not valid", 1)
         del words[chosen : chosen + 2]
     paths = [word for word in words if not word.startswith("-")]
-    picture = _picture(call, await call.device.screenshot(), chosen=chosen is not None)
+    of_second = chosen is not None and display != _DISPLAY_IDS[0]
+    shown = await asyncio.to_thread(nothing) if of_second else await call.device.screenshot()
+    picture = _picture(call, shown, chosen=chosen is not None)
     if not paths:
         call.out.write(picture)
         return 0

@@ -62,11 +62,13 @@ def _power(call: Call) -> str:
 
 def _window(call: Call) -> str:
     screen = call.device.screen
-    if not screen.awake or call.device.behaviour.lock != "none":
-        return "WINDOW MANAGER\n  mCurrentFocus=Window{7c1 u0 NotificationShade}\n  mFocusedApp=null"
-    component = f"{screen.app.package}/{screen.app.package}{screen.app.activity}"
+    locked = call.device.behaviour.lock != "none"
+    app = f"{screen.app.package}/{screen.app.package}{screen.app.activity}"
+    front = app if screen.awake and not locked else "NotificationShade"
     return (
-        f"WINDOW MANAGER\n  mCurrentFocus=Window{{5d2 u0 {component}}}\n"
+        "WINDOW MANAGER POLICY STATE (dumpsys window policy)\n    KeyguardServiceDelegate\n"
+        f"      showing={'true' if locked else 'false'}\n"
+        f"WINDOW MANAGER WINDOWS (dumpsys window windows)\n  mCurrentFocus=Window{{5d2 u0 {front}}}\n"
         f"  mFocusedApp=ActivityRecord{{9e4 u0 {screen.app.component} t12}}"
     )
 
