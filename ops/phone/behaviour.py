@@ -29,7 +29,7 @@ class Behaviour(BaseModel):
     rotation: Literal[0, 1, 2, 3] = 0
     """Quarter turns of the screen; 1 and 3 are landscape, where width and height change places."""
     displays: Literal[1, 2] = 1
-    """With 2, `screencap` without `-d ID` warns before its picture, as foldable phones do; the second shows nothing."""
+    """With 2, `screencap` without `-d ID` warns in three lines before its picture, as foldable phones do; the second shows nothing."""
     secure_window: bool = False
     """True has a window in front that may not be pictured: screenshots are black."""
     answer: Literal["normal", "hang_open", "hang", "black_hole", "lost", "vanish", "drip"] = "normal"
@@ -45,7 +45,7 @@ class Behaviour(BaseModel):
     slow_seconds: dict[str, Seconds] = {}
     """How much longer each of these programs takes, by name; what it does happens at the beginning."""
     screencap: Literal["normal", "garbage", "truncated", "warned"] = "normal"
-    """`warned` puts the lines that phones with several displays print before the picture."""
+    """`warned` puts the line that phones with several displays print before the picture."""
     ui_dump: Literal["normal", "animated", "never_idle"] = "normal"
     """`never_idle` prints what `uiautomator dump` does while something on the screen keeps moving; `animated` does so
     unless it is asked for less with `--compressed`."""

@@ -14,6 +14,8 @@ from ops.phone.views import HEIGHT, SCREEN, WIDTH, group
 _WARNING = (
     b"[Warning] Multiple displays were found, but no display id was specified! Defaulting to the first display found, "
     b"however this default is not guaranteed to be consistent across captures. A display id should be specified.\n"
+)
+_MORE_WARNINGS = (
     b"A display ID can be specified with the [-d display-id] option.\n"
     b'See "dumpsys SurfaceFlinger --display-id" for valid display IDs.\n'
 )
@@ -56,7 +58,7 @@ def display_ids(device: Device) -> list[str]:
 
 def _picture(call: Call, picture: bytes, *, chosen: bool) -> bytes:
     if call.device.behaviour.displays > 1 and not chosen:
-        return _WARNING + picture
+        return _WARNING + _MORE_WARNINGS + picture
     match call.device.behaviour.screencap:
         case "normal":
             return picture
