@@ -8,7 +8,7 @@ import difflib
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 _NAMES = re.findall(
     r"\w+",
@@ -92,5 +92,13 @@ def _spelled(value: object) -> object:
     return one_spelling(value) if isinstance(value, str) else value
 
 
-Key = Annotated[str, StringConstraints(pattern=r"^([A-Z0-9][A-Z0-9_]{0,63})$"), BeforeValidator(_spelled)]
+Key = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Z0-9][A-Z0-9_]{0,63}$"),
+    BeforeValidator(_spelled),
+    Field(
+        description=f"Android's name for it, with or without KEYCODE_, or its number, 0 to {HIGHEST_KEY}; others are refused.",
+        examples=["HOME", "BACK", "ENTER", "66"],
+    ),
+]
 """The name of a key without `KEYCODE_`, or its number."""

@@ -46,19 +46,25 @@ def fields_from_line(line: str) -> dict[str, Any]:
         Denied: It is no such line, or cannot be split safely; the message names the action that does the same, where there
             is one.
     """
-    try:
-        words = android_shell.split(line)
-    except Denied as denied:
-        raise Denied(f"{denied}{_instead_of(line)}") from None
+    words = _split(line)
     device, words = _without_options(words[1:] if words[:1] == ("adb",) else words)
     if not words or words[0] not in _SHELLS:
         command = words[0] if words else ""
         raise Denied(f"{command[:64]!r} is no line for a phone{android_hints.instead_of_command(command)}; {_FORM}")
     argv = _without_flags(words[1:])
+    if len(argv) == 1 and " " in argv[0]:
+        argv = _split(argv[0])  # the phone's shell takes all of it as its line
     if not argv:
         raise Denied(f"a shell that stays open is not to be had; {_FORM}")
     target = {} if device is None else {"device": device}
     return {**_action(_without_source(argv)), **target}
+
+
+def _split(line: str) -> tuple[str, ...]:
+    try:
+        return android_shell.split(line)
+    except Denied as denied:
+        raise Denied(f"{denied}{_instead_of(line)}") from None
 
 
 def _without_options(words: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:

@@ -97,6 +97,9 @@ def test_an_action_survives_the_wire_unchanged(fields: dict[str, object]) -> Non
         ),
         ("adb exec-out screencap -p", {"action": "screenshot"}),
         ("adb shell -T getprop", {"action": "getprop"}),
+        ("adb shell 'input tap 10 20'", {"action": "tap", "x": 10, "y": 20}),
+        ('adb shell "input text hello%sworld"', {"action": "text", "text": "hello world"}),
+        ("shell am start -n 'com.a.b/.C$D'", {"action": "start_app", "package": "com.a.b", "activity": ".C$D"}),
         ("shell monkey -p com.a.b 1", {"action": "start_app", "package": "com.a.b"}),
         (
             "shell am start -a android.intent.action.VIEW -d 'https://a.b/?c=1&d=2'",
@@ -308,6 +311,8 @@ def test_a_line_that_a_shell_would_act_on_is_refused(line: str) -> None:
         ("push a.txt /sdcard/a.txt", "push"),
         ("logcat -d", "logcat"),
         ("adb shell logcat -d | grep x", "logcat"),
+        ("adb shell 'logcat -d | grep x'", "logcat"),
+        ("adb shell dumpsys window | grep mCurrentFocus", "current_app"),
         ("shell uiautomator dump /sdcard/a.xml", "ui_dump"),
         ("adb -s A shell uiautomator dump && adb pull /sdcard/window_dump.xml", "ui_dump"),
         ("install a.apk", "install"),

@@ -119,6 +119,37 @@ async def test_the_package_manager_says_which_activity_an_icon_opens(device: Dev
     await says(device, f"{ask} com.ish.notes", exit_code=127)
 
 
+async def test_a_dump_of_a_moving_screen_fails_and_exits_with_0(device: Device) -> None:
+    path = "/data/local/tmp/a.xml"
+    device.control.change(ui_dump="animated")
+
+    assert await says(device, f"uiautomator dump {path}") == "ERROR: could not get idle state.\n"
+    assert "dumped to" in await says(device, f"uiautomator dump --compressed {path}")
+    device.control.change(ui_dump="never_idle")
+    assert await says(device, f"uiautomator dump --compressed {path}") == "ERROR: could not get idle state.\n"
+
+
+async def test_a_dump_may_find_no_window_or_hold_what_xml_forbids(device: Device) -> None:
+    device.control.change(ui_dumps_without_window=1, ui_dump_noise="invalid_xml")
+
+    assert "null root node returned" in await says(device, "uiautomator dump /dev/tty")
+    printed = await shell(device, "uiautomator dump /dev/tty")
+    with pytest.raises(ET.ParseError):
+        ET.fromstring(printed.stdout.partition(b"</hierarchy>")[0] + b"</hierarchy>")  # noqa: S314  # the phone's own
+    device.control.change(ui_dump_noise="stack_trace")
+    assert "java.lang.NoSuchMethodException" in await says(device, "uiautomator dump /dev/tty")
+
+
+async def test_programs_take_as_long_as_on_a_phone_times_the_pace(device: Device) -> None:
+    device.control.change(pace=10)
+    async with asyncio.TaskGroup() as tasks:
+        tap = tasks.create_task(shell(device, "input tap 1 2"))
+        await until(lambda: device.effects.count > 0)
+
+        assert not tap.done()  # for 5 s more
+        tap.cancel()
+
+
 async def test_any_text_arrives_through_the_adb_keyboard_as_it_is(device: Device) -> None:
     await use_keyboard(device)
     text = "日本語 🙂👩‍👩‍👧 'q' \"d\" $(id)\n\ttab"

@@ -14,6 +14,7 @@ from contracts.errors import CommandError, ErrorCode, Indeterminate, Permanent, 
 from workers.android import adb_files
 from workers.android.adb import MAX_OUTPUT_BYTES, AdbFailure, AdbServer, ShellOutput
 from workers.android.readings import failure, text_of
+from workers.android.reasons import MAX_REASON_CHARACTERS
 from workers.handler import StoredArtifact
 
 FENCE_FILE = "/data/local/tmp/ish.fence"
@@ -237,6 +238,6 @@ def _fenced(line: str, fence: str) -> str:
 
 
 def _refused(refused: adb_files.FileRefused) -> Permanent:
-    said = text_of(str(refused).encode(errors="replace")).strip()
+    said = text_of(str(refused).encode(errors="replace")).strip()[:MAX_REASON_CHARACTERS]
     code = ErrorCode.DENIED if "denied" in said.lower() else ErrorCode.NONZERO_EXIT
     return Permanent(code, f"the phone refused the file: {said}")
