@@ -1,11 +1,17 @@
 """Opens connections to RabbitMQ and declares the topology; publishing is in `contracts.publisher`."""
 
 import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from itertools import count
 from typing import Any
 
 import aio_pika
 import aiormq
-from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.abc import AbstractConnection
+from aiormq.channel import Channel
+from pamqp import commands as spec
 from yarl import URL
 
 from contracts.topology import Binding, Exchange, Queue, Topology, topology
@@ -14,6 +20,7 @@ from contracts.undecodable import tolerate_undecodable
 HEARTBEAT_SECONDS = 5
 _CONNECT_TIMEOUT_SECONDS = 10.0
 _DECLARE_TIMEOUT_SECONDS = 60.0
+_CHANNEL_SECONDS = 10.0
 
 
 class BrokerAway(Exception):
@@ -40,6 +47,45 @@ async def connect(url: str, *, name: str) -> AbstractConnection:
         raise BrokerAway(f"RabbitMQ at {place}: login refused") from error
     except Exception as error:  # a port that accepts and closes at once raises what no list foresees
         raise BrokerAway(f"RabbitMQ at {place} cannot be reached: {error!r}") from error
+
+
+async def open_channel(connection: AbstractConnection, kind: Callable[[Any, int], Any]) -> Any:
+    """Open an aiormq channel, plain or of our own class, on aio-pika's connection.
+
+    aio-pika's own channels each leave callbacks on their connection that stay for as long as it lives, so on a connection
+    that lives long none is opened; and numbers are used again, since the broker allows 2047 of them.
+
+    Args:
+        connection: An open connection.
+        kind: Makes the channel from aiormq's connection and the channel's number.
+    """
+    transport = connection.transport
+    if transport is None:
+        raise ConnectionError("the connection is closed")
+    inner = transport.connection
+    number = next(free for free in count(1) if free not in inner.channels)
+    channel = kind(inner, number)
+    inner.channels[number] = channel
+    async with asyncio.timeout(_CHANNEL_SECONDS):
+        await channel.open()
+    return channel
+
+
+@asynccontextmanager
+async def passing_channel(connection: AbstractConnection) -> AsyncIterator[Channel]:
+    """A plain channel for a few declarations, closed at the end; the broker closes it at the first that it refuses.
+
+    Args:
+        connection: An open connection.
+    """
+    channel: Channel = await open_channel(connection, partial(Channel, publisher_confirms=False))
+    try:
+        yield channel
+    finally:
+        if not channel.is_closed:
+            with suppress(aiormq.AMQPError, ConnectionError, TimeoutError):
+                async with asyncio.timeout(_CHANNEL_SECONDS):
+                    await channel.close()
 
 
 async def apply_topology(url: str, *, queue_max_length: int = 2_000_000) -> list[str]:
@@ -71,13 +117,36 @@ async def queue_exists(connection: AbstractConnection, name: str) -> bool:
         connection: An open connection.
         name: The queue.
     """
-    channel = await connection.channel()
     try:
-        await channel.declare_queue(name, passive=True)
+        async with passing_channel(connection) as channel:
+            await channel.queue_declare(name, passive=True)
     except aiormq.ChannelNotFoundEntity:
         return False
-    await channel.close()
     return True
+
+
+async def look_at_queues(
+    connection: AbstractConnection, names: Sequence[str]
+) -> dict[str, spec.Queue.DeclareOk | None]:
+    """Ask after many queues without changing anything.
+
+    Args:
+        connection: An open connection.
+        names: Of the queues.
+
+    Returns:
+        For each, in the order given, its numbers of messages and consumers; None when there is no such queue.
+    """
+    found: dict[str, spec.Queue.DeclareOk | None] = {}
+    left = list(names)
+    while left:
+        with suppress(aiormq.ChannelNotFoundEntity):  # which closes the channel
+            async with passing_channel(connection) as channel:
+                while left:
+                    name = left.pop(0)
+                    found[name] = None
+                    found[name] = await channel.queue_declare(name, passive=True)
+    return found
 
 
 async def declare(connection: AbstractConnection, wanted: Topology) -> None:
@@ -90,25 +159,19 @@ async def declare(connection: AbstractConnection, wanted: Topology) -> None:
     Raises:
         ValueError: Something exists with other arguments.
     """
-    channel = await connection.channel()
     subject: Exchange | Queue | Binding | None = None
     try:
-        for subject in wanted.exchanges:
-            await channel.declare_exchange(
-                subject.name, subject.type, durable=True, arguments=_table(subject.arguments)
-            )
-        for subject in wanted.queues:
-            await channel.declare_queue(subject.name, durable=True, arguments=_table(subject.arguments))
-        for subject in wanted.bindings:
-            await _bind(channel, subject)
+        async with passing_channel(connection) as channel:
+            for subject in wanted.exchanges:
+                await channel.exchange_declare(
+                    subject.name, exchange_type=subject.type, durable=True, arguments=_table(subject.arguments)
+                )
+            for subject in wanted.queues:
+                await channel.queue_declare(subject.name, durable=True, arguments=_table(subject.arguments))
+            for subject in wanted.bindings:
+                await channel.queue_bind(subject.queue, subject.exchange, subject.key)
     except aiormq.ChannelPreconditionFailed as error:
         raise ValueError(f"{subject}: exists with other arguments: {error}") from error
-    await channel.close()
-
-
-async def _bind(channel: AbstractChannel, binding: Binding) -> None:
-    queue = await channel.get_queue(binding.queue, ensure=False)
-    await queue.bind(binding.exchange, routing_key=binding.key)
 
 
 def _table(arguments: dict[str, Any]) -> dict[str, Any] | None:

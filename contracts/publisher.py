@@ -21,7 +21,7 @@ from pamqp import commands as spec
 from structlog.stdlib import BoundLogger
 from typing_extensions import override
 
-from contracts.broker import BrokerAway, connect
+from contracts.broker import BrokerAway, connect, open_channel, passing_channel
 from contracts.frames import Properties, encode_publish
 from contracts.logs import get_logger
 
@@ -281,10 +281,8 @@ class Publisher:
         if self._probe is None:
             return
         try:
-            async with asyncio.timeout(_DECLARE_SECONDS):
-                channel = await connection.channel(publisher_confirms=False)
-                await channel.declare_exchange(self._probe, type="fanout", durable=True)
-                await channel.close()
+            async with asyncio.timeout(_DECLARE_SECONDS), passing_channel(connection) as channel:
+                await channel.exchange_declare(self._probe, exchange_type="fanout", durable=True)
             self._can_probe = True
         except (aiormq.AMQPError, TimeoutError) as error:
             self._log.warning("probe_not_declared", exchange=self._probe, error=repr(error))
@@ -322,9 +320,10 @@ class Publisher:
         self._ready.set()
         self.connects += 1
         self._log.info("publishing_channel_opened")
+        closing = channel.closing  # read once: each read makes a future that stays with the channel as long as it lives
         while channel.is_writing:
             channel.fail_older(self._timeout_seconds)
-            await asyncio.wait({channel.closing}, timeout=_SWEEP_SECONDS)
+            await asyncio.wait({closing}, timeout=_SWEEP_SECONDS)
         self._log.warning("publishing_channel_lost", error="closed")
 
     async def send(self, outgoing: Outgoing) -> asyncio.Future[None]:
@@ -402,22 +401,3 @@ class Publisher:
             except PublishFailed as error:
                 results.append(error)
         return results
-
-
-async def open_channel(connection: aio_pika.abc.AbstractConnection, kind: type[Any]) -> Any:
-    """Open a channel of our own class on aio-pika's connection.
-
-    Args:
-        connection: An open connection.
-        kind: A subclass of aiormq's `Channel` taking `(connection, number)`.
-    """
-    transport = connection.transport
-    if transport is None:
-        raise ConnectionError("the connection is closed")
-    inner = transport.connection
-    number = max(inner.channels, default=0) + 1
-    channel = kind(inner, number)
-    inner.channels[number] = channel
-    async with asyncio.timeout(10):
-        await channel.open()
-    return channel

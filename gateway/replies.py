@@ -71,12 +71,13 @@ class Replies:
             await queue.bind(REPLIES, routing_key=name)
             tag = await queue.consume(self._wake, no_ack=True)
         inner: Any = await channel.get_underlay_channel()
+        closing = inner.closing  # read once: each read makes a future that stays with the channel as long as it lives
         self._name = name
         get_logger().info("consumer_started", queue=name)
         try:
             # a deleted queue only takes the consumer off the channel
             while not channel.is_closed and not inner.is_closed and tag in inner.consumers:
-                await asyncio.wait({inner.closing}, timeout=_CHECK_SECONDS)
+                await asyncio.wait({closing}, timeout=_CHECK_SECONDS)
         finally:
             self._name = None
 

@@ -15,10 +15,9 @@ from typing import Any
 import aiormq
 from pamqp import commands as spec
 
-from contracts.broker import BrokerAway
+from contracts.broker import BrokerAway, open_channel
 from contracts.logs import get_logger
 from contracts.metrics import CONSUMER_ALIVE
-from contracts.publisher import open_channel
 from contracts.restarting import tell_fault, was_cancelled
 from workers.channels import ConsumeChannel
 from workers.connections import Connection
@@ -210,11 +209,12 @@ class Intake:
         loop = asyncio.get_running_loop()
         every_seconds, most_deaf = _LOOKS_AT_ONE if self._one_of_many else _LOOKS
         probe_at, deaf_probes, heard = loop.time() + every_seconds / 4, 0, self._received
+        closing = channel.closing  # read once: each read makes a future that stays with the channel as long as it lives
         while not channel.is_closed:
             if channel.cancelled_by_broker.is_set():
                 return Lost.CANCELLED
             self.last_alive = loop.time()
-            await asyncio.wait({channel.closing}, timeout=0.25)
+            await asyncio.wait({closing}, timeout=0.25)
             if loop.time() < probe_at or self._stopping or channel.is_closed:
                 continue
             answer = await channel.queue_declare(self.queue, passive=True, timeout=10)

@@ -8,7 +8,9 @@ from uuid import uuid4
 
 import aio_pika
 import pytest
+from aiormq.channel import Channel
 
+from contracts.broker import connect, open_channel
 from contracts.frames import Properties
 from contracts.publisher import Outgoing, Publisher, Refused, Unconfirmed, Unroutable
 from ops.stack.session import Session
@@ -170,3 +172,16 @@ async def test_publishing_where_one_has_no_right_is_not_confirmed(services: Sess
     async with publishing(services.amqp_url("gateway"), timeout_seconds=2) as publisher:
         with pytest.raises(Unconfirmed):
             await publisher.publish(reply("reply.nobody"))
+
+
+async def test_channels_that_are_opened_in_turns_use_their_numbers_again(services: Session) -> None:
+    numbers = []
+    async with await connect(services.amqp_url("worker"), name="test channels") as connection:
+        older = await open_channel(connection, Channel)
+        for _ in range(5):
+            newer = await open_channel(connection, Channel)
+            numbers.append(newer.number)
+            await older.close()
+            older = newer
+
+    assert max(numbers) == 2  # the broker allows 2047: a worker whose phones come and go for a year needs more openings

@@ -10,9 +10,9 @@ from types import MappingProxyType
 from typing import Any
 
 import aiormq
-from aio_pika.abc import AbstractQueue
+from pamqp import commands as spec
 
-from contracts.broker import declare
+from contracts.broker import declare, look_at_queues, passing_channel
 from contracts.logs import get_logger
 from contracts.topology import COMMANDS, device_key, device_queue, device_topology
 from workers.connections import Connection
@@ -89,10 +89,8 @@ class DeviceQueues:
         connection, before = await self._connection.opened(), self._declared.get(serial)
         await declare(connection, device_topology(serial, transport, self._queue_max_length))
         if before and before not in (serial, transport):
-            channel = await connection.channel()
-            queue = await channel.get_queue(device_queue(serial), ensure=False)
-            await queue.unbind(COMMANDS, routing_key=device_key(before))
-            await channel.close()
+            async with passing_channel(connection) as channel:
+                await channel.queue_unbind(device_queue(serial), COMMANDS, device_key(before))
         self._declared[serial] = transport
         self._removed.discard(serial)
         if before is None:
@@ -104,25 +102,23 @@ class DeviceQueues:
         Its names are taken from it first: what is published meanwhile goes to `ish.unrouted`, not down with the queue.
         (A quorum queue cannot be asked to be deleted only if it is empty.)
         """
-        channel = await (await self._connection.opened()).channel()
         name, transport = device_queue(serial), self._declared.get(serial, "")
-        try:
-            queue = await channel.declare_queue(name, passive=True)
-        except aiormq.ChannelNotFoundEntity:
-            self._forget(serial)
-            return
-        if not _is_unused(queue):
-            await channel.close()
-            return
-        for known in filter(None, {serial, transport}):
-            await queue.unbind(COMMANDS, routing_key=device_key(known))
-        if _is_unused(await channel.declare_queue(name, passive=True)):
-            await channel.queue_delete(name)
-            self._forget(serial)
-            self._log.info("queue_removed", queue=name)
-        else:
-            await self._give(serial, transport)
-        await channel.close()
+        async with passing_channel(await self._connection.opened()) as channel:
+            try:
+                queue = await channel.queue_declare(name, passive=True)
+            except aiormq.ChannelNotFoundEntity:
+                self._forget(serial)
+                return
+            if not _is_unused(queue):
+                return
+            for known in filter(None, {serial, transport}):
+                await channel.queue_unbind(name, COMMANDS, device_key(known))
+            if _is_unused(await channel.queue_declare(name, passive=True)):
+                await channel.queue_delete(name)
+                self._forget(serial)
+                self._log.info("queue_removed", queue=name)
+            else:
+                await self._give(serial, transport)
 
     def _forget(self, serial: str) -> None:
         self._declared.pop(serial, None)
@@ -133,16 +129,12 @@ class DeviceQueues:
         missing: list[str] = []
         ready: dict[str, int] = {}
         connection = await self._connection.opened()
-        channel = await connection.channel()
-        for serial in self._declared:
-            try:
-                found = await channel.declare_queue(device_queue(serial), passive=True)
-            except aiormq.ChannelNotFoundEntity:
+        looked_at = await look_at_queues(connection, [device_queue(serial) for serial in self._declared])
+        for serial, (name, found) in zip(self._declared, looked_at.items(), strict=True):
+            if found is None:
                 missing.append(serial)
-                channel = await connection.channel()
-                continue
-            ready[device_queue(serial)] = found.declaration_result.message_count or 0
-        await channel.close()
+            else:
+                ready[name] = found.message_count or 0
         self._ready = ready
         if missing:
             names = [device_queue(serial) for serial in missing]
@@ -152,8 +144,7 @@ class DeviceQueues:
             self._log.error("queue_redeclared", queues=names, work_queues=names)
 
 
-def _is_unused(queue: AbstractQueue) -> bool:
-    found = queue.declaration_result
+def _is_unused(found: spec.Queue.DeclareOk) -> bool:
     return not found.message_count and not found.consumer_count
 
 

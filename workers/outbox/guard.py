@@ -9,10 +9,9 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
-import aiormq
 from aio_pika.abc import AbstractConnection
 
-from contracts.broker import declare
+from contracts.broker import declare, look_at_queues
 from contracts.logs import get_logger
 from contracts.topology import DEAD, UNROUTED, WORK_QUEUES, topology
 from workers.connections import Connection
@@ -99,17 +98,13 @@ class Guard:
         """Ask after each queue; a 404 closes that channel only."""
         missing: list[str] = []
         ready: dict[str, int] = {}
-        channel = await connection.channel()
-        for queue in self._wanted.queues:
-            try:
-                found = await channel.declare_queue(queue.name, passive=True)
-            except aiormq.ChannelNotFoundEntity:
-                missing.append(queue.name)
-                channel = await connection.channel()
-                continue
-            ready[queue.name] = found.declaration_result.message_count or 0
-            self._on_look(queue.name, ready[queue.name], found.declaration_result.consumer_count or 0)
-        await channel.close()
+        looked_at = await look_at_queues(connection, [queue.name for queue in self._wanted.queues])
+        for name, found in looked_at.items():
+            if found is None:
+                missing.append(name)
+            else:
+                ready[name] = found.message_count or 0
+                self._on_look(name, ready[name], found.consumer_count or 0)
         self._ready = ready
         return missing
 
