@@ -73,6 +73,7 @@ _EXTRAS: dict[str, Callable[[str], bool]] = {
 }
 _ALONE = frozenset({"-W", "-S", "--activity-clear-top", "--activity-single-top", "--activity-clear-task"})
 _WHAT = frozenset({"-a", "-d", "-n", "-p"})
+_NAMED = frozenset({"-a", "-c", "-n", "-p"})
 _USAGE = (
     "am start takes -W, -S, -a ACTION, -d URL, -t TYPE, -c CATEGORY, -n PACKAGE/ACTIVITY, -p PACKAGE, -f FLAGS, "
     "--es|--ez|--ei|--el|--ef|--eu NAME VALUE"
@@ -108,4 +109,6 @@ def check(words: tuple[str, ...]) -> None:
 
 def _pass(name: str, value: str, fits: Callable[[str], bool]) -> None:
     if not fits(value):
-        raise Denied(f"{value[:100]!r} is not on the allow-list for {name}: {_USAGE}")
+        # only names are repeated: an extra or an address may be somebody's secret
+        what = repr(value[:100]) if name in _NAMED else "what stands there"
+        raise Denied(f"{what} is not on the allow-list for {name}: {_USAGE}")

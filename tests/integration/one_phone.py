@@ -18,6 +18,7 @@ from workers.android.adb import AdbServer
 from workers.android.devices import Transport
 from workers.android.readings import Reading
 from workers.android.runner import run_action
+from workers.android.session import ScreenMemory
 from workers.handler import StoredArtifact
 
 PATIENCE_SECONDS = 120
@@ -36,6 +37,7 @@ class OnePhone:
     log: Path
     fence: str | None = None
     limit_bytes: int = 32 * 1024 * 1024
+    screen: ScreenMemory = field(default_factory=ScreenMemory)
     artifacts: dict[str, bytes] = field(default_factory=dict)
 
     async def read(self, **fields: Any) -> Reading:
@@ -47,6 +49,7 @@ class OnePhone:
             fence=self.fence,
             artifact_limit_bytes=self.limit_bytes,
             fetch=self._fetch,
+            screen=self.screen,
         )
 
     async def run(self, **fields: Any) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 import re
+import time
 
 import pytest
 
@@ -9,6 +10,11 @@ from tests.integration.one_phone import OnePhone
 FIND = {"action": "find", "selector": {"text": "Notes"}}
 NEVER_IDLE = "ERROR: could not get idle state."
 NO_WINDOW = "ERROR: null root node returned by UiTestAutomationBridge."
+
+
+def dumps(phone: OnePhone) -> list[str]:
+    asked = [line.message for line in phone.device.log.lines() if line.tag == "uiautomator"]
+    return ["compressed" if "--compressed" in words else "plain" for words in asked]
 
 
 async def test_an_animated_screen_is_read_by_a_look_that_asks_for_less(phone: OnePhone) -> None:
@@ -22,13 +28,29 @@ async def test_an_animated_screen_is_read_by_a_look_that_asks_for_less(phone: On
     assert answer["answer"] == answer_to("Why?")
 
 
-async def test_after_an_animation_the_whole_screen_is_read_again_in_the_next_action(phone: OnePhone) -> None:
+async def test_a_command_too_short_for_an_animated_screen_spares_the_next_one_the_wait(phone: OnePhone) -> None:
+    # a full look waits 1 s here and gives up; one that asks for less takes 0.25 s
+    phone.device.control.change(ui_dump="animated", pace=0.1)
+
+    failure = await phone.failure(**FIND, timeout_seconds=0.5)
+    found = await phone.run(**FIND)
+
+    assert failure.code is ErrorCode.TIMEOUT
+    assert found["count"] == 1
+    assert dumps(phone) == ["plain", "compressed"]
+
+
+async def test_a_minute_after_an_animation_the_whole_screen_is_read_again(phone: OnePhone) -> None:
     phone.device.control.change(ui_dump="animated")
     await phone.run(**FIND)
-
     phone.device.control.change(ui_dump="normal")
+    await phone.run(**FIND)
+    assert phone.screen.restless_until > time.monotonic()
 
-    assert (await phone.run(**FIND))["count"] == 1
+    phone.screen.restless_until -= 60
+    await phone.run(**FIND)
+
+    assert dumps(phone) == ["plain", "compressed", "compressed", "plain"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from contracts.android import AndroidExecute
 from contracts.errors import CommandError, Deferred, ErrorCode, Expired, Permanent, Transient
 from workers.android.devices import Transport
 from workers.android.runner import run_action
+from workers.android.session import ScreenMemory
 from workers.android.states import LOOK_AGAIN_SECONDS
 from workers.handler import Command, Outcome, StoredArtifact, Usage
 
@@ -61,6 +62,7 @@ def build(*, artifacts: ReadArtifact, artifact_limit_bytes: int) -> RunOnPhone:
         artifacts: Reads what an owner has stored, for actions that put it on a phone.
         artifact_limit_bytes: The largest picture or file that is taken from a phone.
     """
+    screens: dict[str, ScreenMemory] = {}
 
     async def run_on(phone: HeldPhone, command: Command[AndroidExecute]) -> Outcome:
         patience_seconds = min(command.payload.timeout_seconds, _seconds_left(command))
@@ -74,6 +76,7 @@ def build(*, artifacts: ReadArtifact, artifact_limit_bytes: int) -> RunOnPhone:
                     fence=fence,
                     artifact_limit_bytes=artifact_limit_bytes,
                     fetch=lambda sha256: artifacts(command.owner, sha256),
+                    screen=screens.setdefault(phone.serial, ScreenMemory()),
                 )
             except CommandError as error:
                 _tell(phone, error)

@@ -73,17 +73,23 @@ async def look_once(session: Session) -> Screen:
         CommandError: The phone cannot look.
         NoScreen: It could not tell this time, as while something on the screen keeps moving; the message is the phone's.
     """
-    compressed = time.monotonic() < session.restless_until
-    output = await session.line(_dump(compressed=compressed), effect=False, max_output_bytes=_MAX_XML_BYTES)
+    compressed = time.monotonic() < session.screen.restless_until
+    try:
+        output = await session.line(_dump(compressed=compressed), effect=False, max_output_bytes=_MAX_XML_BYTES)
+    except AdbFailure as lost:
+        if lost.code is ErrorCode.TIMEOUT and lost.begun:
+            # less time than Android waits for rest: the next command shall not end so too
+            session.screen.restless_until = time.monotonic() + _RESTLESS_SECONDS
+        raise
     if output.truncated:
         sentence = f"the screen's tree of elements is larger than {_MAX_XML_BYTES} bytes"
         raise Permanent(ErrorCode.TRUNCATED, sentence)
     if output.exit_code:
         why = _why_not(output)
         if isinstance(why, _Restless):
-            session.restless_until = time.monotonic() + _RESTLESS_SECONDS
+            session.screen.restless_until = time.monotonic() + _RESTLESS_SECONDS
         elif not isinstance(why, _NoWindow):
-            session.restless_until = 0.0
+            session.screen.restless_until = 0.0
         raise why
     if len(output.stdout) > _AT_ONCE_BYTES:
         return await asyncio.to_thread(read_screen_xml, output.stdout)

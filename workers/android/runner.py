@@ -16,7 +16,7 @@ from workers.android.elements import Element, Screen
 from workers.android.flows import catalog
 from workers.android.flows.engine import Engine
 from workers.android.readings import Reading
-from workers.android.session import Check, FetchArtifact, Session, Transport
+from workers.android.session import Check, FetchArtifact, ScreenMemory, Session, Transport
 from workers.handler import Artifact, StoredArtifact
 
 _AT_ONCE_BYTES = 64 * 1024
@@ -44,6 +44,7 @@ async def run_action(
     artifact_limit_bytes: int,
     fetch: FetchArtifact = no_artifacts,
     check: Check | None = None,
+    screen: ScreenMemory | None = None,
 ) -> Reading:
     """Run an action, all of it under its own time limit.
 
@@ -56,6 +57,7 @@ async def run_action(
         artifact_limit_bytes: The largest picture or file that is taken from the phone.
         fetch: Gets the owner's artifacts, for those that put one on the phone.
         check: Called right before anything is sent to the phone; raises a `CommandError` when nothing may be any more.
+        screen: What is remembered of the phone's screen, for its next command; None forgets it.
 
     Returns:
         What it answers, and the artifacts that it made.
@@ -65,7 +67,13 @@ async def run_action(
             may have, Permanent when the phone said no. One that comes of a lost answer has an `AdbFailure` as its cause.
     """
     session = Session(
-        transport, deadline=deadline, fence=fence, artifact_limit_bytes=artifact_limit_bytes, fetch=fetch, check=check
+        transport,
+        deadline=deadline,
+        fence=fence,
+        artifact_limit_bytes=artifact_limit_bytes,
+        fetch=fetch,
+        check=check,
+        screen=screen,
     )
     try:
         with session.within(action.timeout_seconds):

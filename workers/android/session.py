@@ -8,6 +8,7 @@ taken its phone over, does nothing.
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 from contracts.errors import CommandError, ErrorCode, Indeterminate, Permanent, Transient
@@ -41,6 +42,14 @@ class Transport(Protocol):
         """What the server calls the phone."""
 
 
+@dataclass(slots=True)
+class ScreenMemory:
+    """What is remembered of a phone's screen from one command to the next."""
+
+    restless_until: float = 0.0
+    """Until when it is taken to move too much for a full look; monotonic."""
+
+
 class Session:
     """A phone, a deadline and a fence.
 
@@ -51,6 +60,7 @@ class Session:
         artifact_limit_bytes: The largest file or picture that is taken from the phone.
         fetch: Gets artifacts to put on the phone.
         check: Called right before anything is sent.
+        screen: What is remembered of it from earlier commands; None remembers nothing.
     """
 
     def __init__(
@@ -62,6 +72,7 @@ class Session:
         artifact_limit_bytes: int,
         fetch: FetchArtifact,
         check: Check | None = None,
+        screen: ScreenMemory | None = None,
     ) -> None:
         if fence is not None and not (fence.isascii() and fence.isdigit()):
             raise ValueError("a fence is a string of digits")
@@ -74,8 +85,7 @@ class Session:
         self.artifact_limit_bytes = artifact_limit_bytes
         self.touched = False
         """Whether something that must not happen twice may have happened."""
-        self.restless_until = 0.0
-        """Until when the screen is taken to move too much for a full look; monotonic."""
+        self.screen = screen or ScreenMemory()
         self.user: str | None = None
         """The phone's current user; None until it was asked."""
 

@@ -76,6 +76,7 @@ async def _uiautomator(call: Call) -> int:
             path = paths[0] if paths else _DUMP_PATH
         case _:
             return call.fail("Unsupported command; the simulated phone knows `uiautomator dump [PATH]`", 1)
+    call.device.log.write("D", "uiautomator", " ".join(call.arguments))
     if not await _comes_to_rest(call):
         call.err.write(b"ERROR: could not get idle state.\n")
         return 0  # as on a phone
