@@ -20,10 +20,11 @@ CONVERSATION = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 _SECRET_BYTES = 32
 
+# `excluded.secret` would need the right to read secrets
 _PUT = """
 insert into targets (owner, name, url, secret, conversation_id) values ($1, $2, $3, $4, $5)
 on conflict (owner, name) do update
-set url = excluded.url, secret = excluded.secret, conversation_id = excluded.conversation_id, disabled_at = null
+set url = $3, secret = $4, conversation_id = $5, disabled_at = null
 where targets.disabled_at is not null
 returning id
 """

@@ -1,0 +1,16 @@
+"""Who may do what: publishers' kinds, partitions that cannot be dropped early, and narrower rights."""
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+
+
+def upgrade() -> None:
+    """Run the SQL beside this file as one script; through a cursor of the driver's, since it has percent signs."""
+    sql = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
+    cursor = op.get_bind().connection.cursor()
+    cursor.execute(sql)
+    cursor.close()
