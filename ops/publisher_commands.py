@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 
+import asyncpg
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -47,7 +48,11 @@ def add(
             present = {one.name: one.kinds for one in await publishers.list_publishers(broker.management_url)}
             allowed = wanted or present.get(name)  # a new password must not widen its rights
         return await publishers.add_publisher(
-            broker.management_url, name, kinds=allowed, amqp_url_for_admin=broker.amqp_url
+            broker.management_url,
+            name,
+            kinds=allowed,
+            amqp_url_for_admin=broker.amqp_url,
+            postgres_url=operators.postgres_url(),
         )
 
     sys.stdout.write(broker.amqp_url_of(name, _run(make())) + "\n")
@@ -76,7 +81,13 @@ def remove(
     """Remove a publisher; its reply queue stays while there are replies in it."""
     broker = operators.broker()
     left = _run(
-        publishers.remove_publisher(broker.management_url, name, replies=replies, amqp_url_for_admin=broker.amqp_url)
+        publishers.remove_publisher(
+            broker.management_url,
+            name,
+            replies=replies,
+            amqp_url_for_admin=broker.amqp_url,
+            postgres_url=operators.postgres_url(),
+        )
     )
     kept = "" if left is None else f"; {reply_queue(name)} keeps {left} replies"
     sys.stdout.write(f"removed {name}{kept}\n")
@@ -85,5 +96,5 @@ def remove(
 def _run(work: Coroutine[Any, Any, Answer]) -> Answer:
     try:
         return asyncio.run(work)
-    except (ValueError, ManagementError, BrokerAway) as error:
-        stop(str(error), code=1)
+    except (ValueError, OSError, ManagementError, BrokerAway, asyncpg.PostgresError, TimeoutError) as error:
+        stop(str(error) or type(error).__name__, code=1)

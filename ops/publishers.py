@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import aiormq
 
-from contracts.broker import connect, declare
+from contracts.broker import connect, declare, queue_exists
 from contracts.topology import (
     COMMANDS,
     NOTHING,
@@ -28,6 +28,7 @@ from contracts.topology import (
     publisher_permissions,
     reply_queue,
 )
+from ops import publisher_records
 from ops.management import VHOST, Management
 
 REPLIES_MAX_LENGTH = 1_000_000
@@ -53,7 +54,12 @@ class Publisher:
 
 
 async def add_publisher(
-    management_url: str, name: str, *, kinds: Sequence[str] | None = None, amqp_url_for_admin: str
+    management_url: str,
+    name: str,
+    *,
+    kinds: Sequence[str] | None = None,
+    amqp_url_for_admin: str,
+    postgres_url: str | None = None,
 ) -> str:
     """Make an outside publisher; one that exists gets a new password and these rights.
 
@@ -62,6 +68,7 @@ async def add_publisher(
         name: Its user name; results go to `reply.NAME`.
         kinds: Routing keys it may use (`relay`, `ai.send`, `ai.send.batch`, `android.execute`); None means all.
         amqp_url_for_admin: AMQP as a user that may configure `reply.*` and write to `ish.replies`.
+        postgres_url: As the role `ish_ops`, for workers to know its kinds; None leaves them to the broker's own check.
 
     Returns:
         Its password, which cannot be shown again.
@@ -70,13 +77,16 @@ async def add_publisher(
         ValueError: The name or a kind breaks its rule, or the reply queue exists with other arguments.
         ManagementError: The API cannot be reached, or this user is no administrator.
         BrokerAway: AMQP cannot be reached.
+        OSError, asyncpg.PostgresError, TimeoutError: PostgreSQL cannot be reached.
     """
     check_name(name)
     rights = publisher_permissions(name, _queues_of(kinds))
     password = secrets.token_urlsafe(_PASSWORD_BYTES)
     connection = await connect(amqp_url_for_admin, name="ish publishers")
     async with connection:
-        await declare(connection, _reply_topology(name))
+        await declare(connection, reply_topology(name))
+    if postgres_url is not None:
+        await publisher_records.record(postgres_url, name, _kinds_of(rights.topic_write or NOTHING))
     async with Management(management_url) as api:
         await _put_user(api, name, password, rights)
         await api.put(
@@ -88,8 +98,42 @@ async def add_publisher(
     return password
 
 
+async def restore_publishers(management_url: str, *, amqp_url_for_admin: str, postgres_url: str) -> list[str]:
+    """Make what a publisher has lost, without a new password: its reply queue, and the row that names its kinds.
+
+    Args:
+        management_url: The management API as an administrator.
+        amqp_url_for_admin: AMQP as a user that may configure `reply.*` and write to `ish.replies`.
+        postgres_url: As the role `ish_ops`.
+
+    Returns:
+        Names of the queues that were missing and have been made.
+
+    Raises:
+        ValueError: A reply queue exists with other arguments.
+        ManagementError: See there.
+        BrokerAway: AMQP cannot be reached.
+        OSError, asyncpg.PostgresError, TimeoutError: PostgreSQL cannot be reached.
+    """
+    found = await list_publishers(management_url)
+    made: list[str] = []
+    if found:
+        async with await connect(amqp_url_for_admin, name="ish publishers") as connection:
+            for one in found:
+                if not await queue_exists(connection, reply_queue(one.name)):
+                    made.append(reply_queue(one.name))
+                await declare(connection, reply_topology(one.name))
+        await publisher_records.record_known(postgres_url, {one.name: one.kinds for one in found})
+    return made
+
+
 async def remove_publisher(
-    management_url: str, name: str, *, replies: bool = False, amqp_url_for_admin: str
+    management_url: str,
+    name: str,
+    *,
+    replies: bool = False,
+    amqp_url_for_admin: str,
+    postgres_url: str | None = None,
 ) -> int | None:
     """Remove an outside publisher; the broker closes its connections. Its queue stays while there are replies in it.
 
@@ -98,6 +142,7 @@ async def remove_publisher(
         name: Its user name.
         replies: Delete its reply queue also when there are messages in it.
         amqp_url_for_admin: AMQP as a user that may configure `reply.*`.
+        postgres_url: As the role `ish_ops`, where its kinds are recorded.
 
     Returns:
         Replies that are left in its queue; None when the queue is gone.
@@ -111,6 +156,8 @@ async def remove_publisher(
         if name not in {one.name for one in await _publishers(api)}:
             raise ValueError(f"there is no publisher {name}")
         await api.delete("users", name)
+    if postgres_url is not None:
+        await publisher_records.forget(postgres_url, name)
     connection = await connect(amqp_url_for_admin, name="ish publishers")
     async with connection:
         channel = await connection.channel()
@@ -137,6 +184,18 @@ async def list_publishers(management_url: str) -> list[Publisher]:
     """
     async with Management(management_url) as api:
         return await _publishers(api)
+
+
+async def known(api: Management) -> list[str]:
+    """Names of the outside publishers.
+
+    Args:
+        api: As an administrator.
+
+    Raises:
+        ManagementError: See there.
+    """
+    return [one.name for one in await _publishers(api)]
 
 
 async def list_users(management_url: str) -> list[str]:
@@ -197,7 +256,12 @@ def _kinds_of(topic_write: str) -> tuple[str, ...]:
     return tuple(key for key in ROUTING_KEYS.values() if re.search(topic_write, key))
 
 
-def _reply_topology(name: str) -> Topology:
+def reply_topology(name: str) -> Topology:
+    """What an outside publisher needs on the broker.
+
+    Args:
+        name: Its RabbitMQ user.
+    """
     queue = Queue(
         reply_queue(name),
         {

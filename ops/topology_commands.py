@@ -11,7 +11,7 @@ import typer
 from contracts.broker import BrokerAway, apply_topology
 from contracts.settings import read_settings, stop
 from contracts.topology import topology
-from ops import operators, topology_state
+from ops import operators, publishers, topology_state
 from ops.management import Management, ManagementError
 
 app = typer.Typer(help="Exchanges, queues and bindings of the broker.", no_args_is_help=True)
@@ -23,12 +23,18 @@ _NOTE_LOSSES = "insert into queue_losses (queue) select name from unnest($1::tex
 
 @app.command()
 def apply() -> None:
-    """Declare everything; what exists unchanged is left as it is."""
+    """Declare everything, reply queues of publishers too; what exists unchanged is left as it is."""
     broker = operators.broker()
+    postgres_url = operators.postgres_url()
     made = _run(apply_topology(broker.amqp_url, queue_max_length=read_settings().queue_max_length))
-    sys.stdout.write("".join(f"made {name}\n" for name in made) or "nothing was missing\n")
     if made:
-        _run(note_losses(operators.postgres_url(), made))
+        _run(note_losses(postgres_url, made))
+    made += _run(
+        publishers.restore_publishers(
+            broker.management_url, amqp_url_for_admin=broker.amqp_url, postgres_url=postgres_url
+        )
+    )
+    sys.stdout.write("".join(f"made {name}\n" for name in made) or "nothing was missing\n")
 
 
 @app.command()
@@ -60,7 +66,10 @@ async def note_losses(postgres_url: str, queues: Sequence[str]) -> None:
 async def _differences(management_url: str, *, rights: bool) -> list[str]:
     async with Management(management_url) as api:
         wanted = topology(read_settings().queue_max_length)
-        lines = topology_state.differences(wanted, await topology_state.find(api))
+        found = await topology_state.find(api)
+        lines = topology_state.differences(wanted, found)
+        for one in await publishers.known(api):
+            lines += topology_state.differences(publishers.reply_topology(one), found)
         return lines + (await topology_state.rights_differences(api) if rights else [])
 
 

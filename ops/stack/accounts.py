@@ -43,6 +43,25 @@ async def own_users(layout: Layout, addresses: Addresses) -> None:
     await publishers.apply_users(management_url, passwords)
 
 
+async def known_publishers(addresses: Addresses) -> None:
+    """Have outside publishers' reply queues again, and their kinds recorded.
+
+    Args:
+        addresses: With the administrator's addresses and the operators' of PostgreSQL.
+
+    Raises:
+        StackError: The broker refuses.
+    """
+    try:
+        await publishers.restore_publishers(
+            addresses.management_by_user[rabbitmq.ADMINISTRATOR],
+            amqp_url_for_admin=addresses.amqp_by_user[rabbitmq.ADMINISTRATOR],
+            postgres_url=addresses.postgres_by_role["ish_ops"],
+        )
+    except (ManagementError, broker.BrokerAway, ValueError) as error:
+        raise StackError(str(error)) from error
+
+
 async def publisher(layout: Layout, addresses: Addresses) -> str:
     """Make the outside publisher `demo`, whose results go to `reply.demo`.
 
@@ -60,7 +79,10 @@ async def publisher(layout: Layout, addresses: Addresses) -> str:
         if await _may_login(url):
             return url
     password = await publishers.add_publisher(
-        addresses.management_by_user[rabbitmq.ADMINISTRATOR], DEMO, amqp_url_for_admin=administrator
+        addresses.management_by_user[rabbitmq.ADMINISTRATOR],
+        DEMO,
+        amqp_url_for_admin=administrator,
+        postgres_url=addresses.postgres_by_role["ish_ops"],
     )
     write_private(path, password)
     return with_login(administrator, DEMO, password)

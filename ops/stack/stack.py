@@ -78,6 +78,7 @@ class Stack:
         if services.rabbitmq is None:
             await accounts.own_users(self.layout, addresses)
         await setup.apply_topology(addresses)
+        await accounts.known_publishers(addresses)
         try:
             publisher_url = await accounts.publisher(self.layout, addresses)
         except ManagementError as error:

@@ -1,5 +1,6 @@
 """Outside publishers can do what they are made for and nothing else."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import unquote, urlsplit
@@ -7,11 +8,13 @@ from uuid import uuid4
 
 import aio_pika
 import aiormq
+import asyncpg
 import pytest
+from typer.testing import CliRunner
 
 from contracts.broker import connect
 from contracts.topology import COMMANDS, RELAY, REPLIES, ROLES, UNROUTED, WORK_QUEUES, reply_queue, topology
-from ops import publishers, topology_state
+from ops import publishers, topology_commands, topology_state
 from ops.management import Management, ManagementError
 from ops.stack.addresses import with_login
 from ops.stack.session import Session
@@ -191,3 +194,61 @@ async def depth(services: Session, queue: str) -> int | None:
     async with await connect(services.amqp_url("admin"), name="test") as connection:
         found = await (await connection.channel()).declare_queue(queue, passive=True)
         return found.declaration_result.message_count
+
+
+async def test_a_deleted_reply_queue_is_seen_and_made_again_without_a_new_password(
+    services: Session, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, queue = await add(services, name), reply_queue(name)
+    monkeypatch.setenv("ISH_RABBITMQ_MANAGEMENT_URL", services.management_url)
+    monkeypatch.setenv("ISH_AMQP_URL", services.amqp_url("admin"))
+    monkeypatch.setenv("ISH_POSTGRES_URL", services.postgres_url("ish_ops"))
+    async with await connect(services.amqp_url("admin"), name="test") as connection:
+        await (await connection.channel()).queue_delete(queue)
+
+    seen = await asyncio.to_thread(CliRunner().invoke, topology_commands.app, ["verify"])
+    made = await asyncio.to_thread(CliRunner().invoke, topology_commands.app, ["apply"])
+
+    assert seen.exit_code == 1
+    assert f"+ queue {queue}\n" in seen.output
+    assert f"+ binding {REPLIES} -> {queue} by '{queue}'\n" in seen.output
+    assert made.output == f"made {queue}\n"
+    await publish(services.amqp_url("worker"), key=queue, exchange=REPLIES)
+    await consume(url, queue)  # with the password that it had
+    async with Management(services.management_url) as api:
+        found = await topology_state.find(api)
+    assert topology_state.differences(publishers.reply_topology(name), found) == []
+
+
+async def test_kinds_are_recorded_for_workers_and_taken_over_from_publishers_made_before(
+    services: Session, name: str
+) -> None:
+    ops_url, old = services.postgres_url("ish_ops"), f"{name}old"
+    await add(services, old, ["relay"])
+    await publishers.add_publisher(
+        services.management_url,
+        name,
+        kinds=["ai.send"],
+        amqp_url_for_admin=services.amqp_url("admin"),
+        postgres_url=ops_url,
+    )
+
+    await publishers.restore_publishers(
+        services.management_url, amqp_url_for_admin=services.amqp_url("admin"), postgres_url=ops_url
+    )
+
+    assert await recorded(services, name, old) == {name: ["ai.send", "ai.send.batch"], old: ["relay"]}
+    await publishers.remove_publisher(
+        services.management_url, name, amqp_url_for_admin=services.amqp_url("admin"), postgres_url=ops_url
+    )
+    assert await recorded(services, name, old) == {old: ["relay"]}
+
+
+async def recorded(services: Session, *names: str) -> dict[str, list[str]]:
+    """What workers know of these publishers."""
+    connection = await asyncpg.connect(services.postgres_url("ish_worker"))
+    try:
+        rows = await connection.fetch("select name, routing_keys from publishers where name = any ($1)", names)
+    finally:
+        await connection.close()
+    return {row["name"]: row["routing_keys"] for row in rows}
