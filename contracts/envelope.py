@@ -21,6 +21,8 @@ X_OWNER, X_PUBLISHER, X_ATTEMPT = "x-owner", "x-publisher", "x-attempt"
 X_CREATED_MS, X_DEADLINE_MS, X_NOT_BEFORE_MS = "x-created-ms", "x-deadline-ms", "x-not-before-ms"
 X_PRIORITY, X_REPLAY_OF, TRACEPARENT = "x-priority", "x-replay-of", "traceparent"
 DELIVERY_COUNT = "x-delivery-count"
+ROUTING_HEADERS = ("CC", "BCC")
+"""Further routing keys of a message, by RabbitMQ's sender-selected distribution; older brokers do not check them."""
 
 PRIORITIES = ("interactive", "batch")
 MAX_DEADLINE = timedelta(days=7)
@@ -106,6 +108,7 @@ def read_envelope(properties: ReceivedProperties, *, default_deadline: timedelta
     def refuse(code: ErrorCode, sentence: str) -> Refused:
         return Refused(code, sentence, publisher=publisher, message_id=message_id)
 
+    _refuse_routing_headers(headers, refuse)
     if not message_id:
         raise refuse(ErrorCode.NO_MESSAGE_ID, "the message_id property is missing: it is the command's UUID")
     identity = _uuid(message_id)
@@ -211,6 +214,14 @@ def _kind(message_type: str | None, refuse: _Refuse) -> Kind:
     if int(match["version"]) != VERSION:
         raise refuse(ErrorCode.UNKNOWN_VERSION, f"type must be one of {known}, not {message_type!r}")
     return KINDS[match["kind"]]
+
+
+def _refuse_routing_headers(headers: Mapping[str, Any], refuse: _Refuse) -> None:
+    for name in ROUTING_HEADERS:
+        if name in headers:
+            raise refuse(
+                ErrorCode.INVALID_HEADER, f"{name} is not taken: publish one message with the routing key of its kind"
+            )
 
 
 def _check_storable(properties: ReceivedProperties, refuse: _Refuse) -> None:

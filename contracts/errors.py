@@ -30,6 +30,7 @@ class ErrorCode(StrEnum):
     FOREIGN_REPLY_TO = "foreign_reply_to"
     ID_REUSED = "id_reused"
     WRONG_QUEUE = "wrong_queue"
+    FORBIDDEN_KIND = "forbidden_kind"
     # what became of a command
     POISON = "poison"
     DELIVERY_LIMIT = "delivery_limit"

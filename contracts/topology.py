@@ -135,6 +135,17 @@ def device_key(name: str) -> str:
     return f"{ROUTING_KEYS[ANDROID]}.{name}"
 
 
+def kind_key(key: str) -> str | None:
+    """The key of a kind that a key on `ish.commands` stands for; None when it is none of ours.
+
+    Args:
+        key: As published, such as `android.execute.<serial>`.
+    """
+    if key.startswith(device_key("")):
+        return ROUTING_KEYS[ANDROID]
+    return key if key in ROUTING_KEYS.values() else None
+
+
 def command_key(queue: str) -> str:
     """The key on `ish.commands` whose commands a queue holds; of another queue, its name.
 

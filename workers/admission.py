@@ -8,8 +8,10 @@ from pydantic import BaseModel
 from contracts.commands import InvalidPayload, Kind, decode_payload, fingerprint, repeatable, routing_key
 from contracts.envelope import Refused, read_envelope
 from contracts.errors import ErrorCode, Permanent
+from contracts.topology import OWN_USERS, ROUTING_KEYS, kind_key
 from workers.dead_letters import DeadLetter
 from workers.deliveries import Admitted, Delivery
+from workers.publishers import Kinds
 from workers.refusals import refusal_of
 
 
@@ -25,6 +27,7 @@ def admit(
     default_deadline: timedelta,
     now: datetime,
     body_limit_bytes: int | None = None,
+    publishers: Kinds | None = None,
 ) -> Admitted | DeadLetter:
     """Check one delivery.
 
@@ -35,6 +38,7 @@ def admit(
         default_deadline: For a command that names none.
         now: The current time.
         body_limit_bytes: The largest body that is a command; None does not ask.
+        publishers: Which kinds outside publishers may send; None leaves that to the broker.
 
     Returns:
         A command to claim (one that does not fit carries its `fault`, so that its publisher gets a result), or
@@ -42,6 +46,7 @@ def admit(
     """
     try:
         envelope = read_envelope(delivery.properties, default_deadline=default_deadline, now=now)
+        _refuse_route(delivery, queue=queue, publishers=publishers)
     except Refused as refused:
         return dead_letter(delivery, refused, queue=queue)
     fault: Permanent | None = None
@@ -61,6 +66,33 @@ def admit(
         repeatable=repeatable(payload),
         fault=fault,
     )
+
+
+def _refuse_route(delivery: Delivery, *, queue: str, publishers: Kinds | None) -> None:
+    """Refuse what came by another way than its key's, or by a key that its publisher may not use.
+
+    The broker checks the key of a publish, and not always where else it goes: BCC is taken off before delivery and
+    leaves no trace but a key that does not lead here. What our own users publish was checked when it first came.
+    """
+    user, key = delivery.properties.user_id or "", delivery.routing_key
+
+    def refuse(code: ErrorCode, sentence: str) -> Refused:
+        return Refused(code, sentence, publisher=user, message_id=delivery.properties.message_id)
+
+    if user in OWN_USERS:
+        return
+    kind = kind_key(key)
+    wanted = ROUTING_KEYS.get(queue)
+    if wanted is not None and kind != wanted and key != queue:
+        raise refuse(
+            ErrorCode.INVALID_HEADER,
+            f"it came to {queue} with the routing key {key[:100]!r}: publish it with {wanted!r}",
+        )
+    allowed = publishers.of(user) if publishers is not None else None
+    kind = wanted or kind
+    if allowed is not None and kind is not None and kind not in allowed:
+        sentence = f"{user} may not publish {kind!r}: it may publish {', '.join(sorted(allowed)) or 'nothing'}"
+        raise refuse(ErrorCode.FORBIDDEN_KIND, sentence)
 
 
 def _refuse_stray(kind: Kind, *, queue: str, kinds: Collection[str]) -> None:

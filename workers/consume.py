@@ -36,6 +36,7 @@ from workers.deliveries import Admitted, Claimed, Delivery, Finished, Key
 from workers.handler import Handler
 from workers.intake import Intake
 from workers.killpoints import KillPoints
+from workers.publishers import Kinds
 from workers.registry import Registration
 from workers.settling import Settling
 from workers.transactions import bisected, until_answered
@@ -81,6 +82,7 @@ class Consumer:
         registration: This worker's incarnation.
         kill_points: Test aid.
         held: `(publisher, id, token)` of all that this process runs; None when it runs nothing but this.
+        publishers: Which kinds outside publishers may send; None leaves that to the broker.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Consumer:
         registration: Registration,
         kill_points: KillPoints,
         held: Callable[[], Collection[tuple[str, UUID, int]]] | None = None,
+        publishers: Kinds | None = None,
     ) -> None:
         self._pool = pool
         self._handler = handler
@@ -105,6 +108,7 @@ class Consumer:
         self._registration = registration
         self._kill = kill_points
         self._held = held or self.in_flight
+        self._publishers = publishers
         self._deadline = timedelta(seconds=settings.command_deadline_seconds)
         self._flights: dict[Key, Claimed | None] = {}
         self._twins: dict[Key, list[Delivery]] = {}
@@ -187,6 +191,7 @@ class Consumer:
                 kinds=self._pool.kinds,
                 default_deadline=self._deadline,
                 body_limit_bytes=self._settings.body_limit_bytes,
+                publishers=self._publishers,
                 now=now,
             )
         except Exception as error:  # noqa: BLE001  # one message that meets a bug must not hold up those beside it

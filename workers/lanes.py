@@ -20,6 +20,7 @@ from workers.consume import Consumer, Pool
 from workers.handler import Handler
 from workers.intake import Intake
 from workers.killpoints import KillPoints
+from workers.publishers import PublisherKinds
 from workers.registry import Registration
 from workers.settling import Settling
 from workers.stopping import end
@@ -35,6 +36,8 @@ class Shared:
     registration: Registration
     publisher: Publisher
     kill_points: KillPoints
+    kinds: PublisherKinds
+    """Which kinds outside publishers may send."""
     lanes: "list[Lane]" = field(default_factory=list)
     """Those that are open now."""
 
@@ -85,6 +88,7 @@ class Lane:
             registration=shared.registration,
             kill_points=shared.kill_points,
             held=shared.in_flight,
+            publishers=shared.kinds,
         )
 
     @property

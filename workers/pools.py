@@ -20,6 +20,7 @@ from workers.handler import Handler
 from workers.intake import Intake
 from workers.killpoints import KillPoints
 from workers.lanes import Lane, Shared
+from workers.publishers import PublisherKinds
 from workers.registry import Registration
 from workers.relay import relay
 from workers.stopping import end
@@ -161,7 +162,9 @@ async def serve(opening: Opening, configuration: Settings, stopping: asyncio.Eve
                     timeout_seconds=configuration.publish_timeout_seconds,
                 )
                 kill_points = KillPoints(configuration.kill_point, configuration.kill_mark)
-                shared = Shared(configuration, database, registration, publisher, kill_points)
+                kinds = PublisherKinds(database)
+                await _know(kinds, stopping)
+                shared = Shared(configuration, database, registration, publisher, kill_points, kinds)
                 await _serve(opening.work(opening.pools(configuration), handler, shared), shared, stopping)
     finally:
         await _close(database, registration)
@@ -173,6 +176,7 @@ async def _serve(lanes: Sequence[Work], shared: Shared, stopping: asyncio.Event)
         tasks = [
             group.create_task(keep("publisher", shared.publisher.run)),
             group.create_task(keep("heartbeat", partial(shared.registration.beat, shared.in_flight))),
+            group.create_task(keep("publishers", shared.kinds.run)),
             *(group.create_task(lane.run()) for lane in lanes),
             *(group.create_task(_watch(lane.intake, shared.settings.watchdog_seconds)) for lane in lanes),
         ]
@@ -205,6 +209,14 @@ async def _register(registration: Registration, stopping: asyncio.Event) -> None
         else:
             log.info("process_started", worker=registration.name)
             return
+
+
+async def _know(kinds: PublisherKinds, stopping: asyncio.Event) -> None:
+    """Nothing is consumed before it is known who may send what."""
+    while not stopping.is_set():
+        if await kinds.refresh():
+            return
+        await asyncio.sleep(0.5)
 
 
 async def _close(database: Any, registration: Registration) -> None:

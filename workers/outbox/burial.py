@@ -24,6 +24,7 @@ from workers.claims import RENEW_KEYS, ROWS, columns
 from workers.dead_letters import DeadLetter, insert_dead_letters
 from workers.deliveries import Admitted
 from workers.outbox.letters import delivery_of, letter_of
+from workers.publishers import Kinds
 from workers.refusals import Refusal
 
 # A key that the gateway reserved and has no row for is recorded too; another body under a used id is not.
@@ -86,9 +87,18 @@ class Burial:
         database: asyncpg pool.
         default_deadline_seconds: For a command that names none.
         lease_seconds: Age of a heartbeat at which its worker is gone.
+        publishers: Which kinds outside publishers may send; None leaves that to the broker.
     """
 
-    def __init__(self, database: Any, *, default_deadline_seconds: float, lease_seconds: float) -> None:
+    def __init__(
+        self,
+        database: Any,
+        *,
+        default_deadline_seconds: float,
+        lease_seconds: float,
+        publishers: Kinds | None = None,
+    ) -> None:
+        self._publishers = publishers
         self._database = database
         self._default_deadline = timedelta(seconds=default_deadline_seconds)
         self._lease = timedelta(seconds=lease_seconds)
@@ -150,6 +160,7 @@ class Burial:
             delivery_of(message, routing_key=verdict.routing_key),
             queue=verdict.queue,
             kinds=KINDS,
+            publishers=self._publishers,
             default_deadline=self._default_deadline,
             now=datetime.now(UTC),
         )

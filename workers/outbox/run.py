@@ -28,6 +28,7 @@ from workers.outbox.rounds import repeat
 from workers.outbox.subscription import Subscription
 from workers.outbox.uploads import PruneUploads
 from workers.outbox.webhooks import Webhooks
+from workers.publishers import PublisherKinds
 from workers.refusals import Refusal, refusal_message
 from workers.registry import Registration
 from workers.stopping import end
@@ -85,8 +86,12 @@ class _Worker:
             settings.amqp_url, database, queue_max_length=settings.queue_max_length, on_look=self._looked_at
         )
         self._device_queues = DeviceQueues(settings.amqp_url, database, queue_max_length=settings.queue_max_length)
+        self._kinds = PublisherKinds(database)
         burial = Burial(
-            database, default_deadline_seconds=settings.command_deadline_seconds, lease_seconds=lease_seconds
+            database,
+            default_deadline_seconds=settings.command_deadline_seconds,
+            lease_seconds=lease_seconds,
+            publishers=self._kinds,
         )
         stray = unrouted.Unrouted(
             burial,
@@ -113,6 +118,7 @@ class _Worker:
     async def serve(self, stop: asyncio.Event) -> None:
         """Run every job until asked to stop; webhooks on their way are waited for."""
         log = get_logger()
+        await self._kinds.refresh()
         async with asyncio.TaskGroup() as group:
             keep = partial(restarting, give_up_seconds=self._settings.watchdog_seconds)
             hosts = [
@@ -121,6 +127,7 @@ class _Worker:
             ]
             jobs = [
                 group.create_task(self._register()),
+                group.create_task(keep("publishers", self._kinds.run)),
                 group.create_task(repeat("resend", self._resend.round, every_seconds=1)),
                 group.create_task(repeat("deliveries", self._deliveries.round, every_seconds=0.5)),
                 group.create_task(repeat("expire", self._expire.round, every_seconds=1)),

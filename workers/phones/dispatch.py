@@ -30,6 +30,7 @@ from workers.android.adb import AdbFailure
 from workers.deliveries import Admitted, Delivery
 from workers.phones.choice import Candidate, Refuse, To, choose
 from workers.phones.queues import PhonesIntake
+from workers.publishers import Kinds
 
 _LOOK_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 30.0
@@ -57,6 +58,7 @@ class Dispatcher:
         failure: Why an adb server does not answer.
         sent: Told the serial of a phone that got a command.
         changed: Set when a phone may have become idle.
+        publishers: Which kinds outside publishers may send.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Dispatcher:
         failure: Callable[[], AdbFailure | None],
         sent: Callable[[str], None],
         changed: asyncio.Event,
+        publishers: Kinds,
     ) -> None:
         self._settings = settings
         self._intake = intake
@@ -79,6 +82,7 @@ class Dispatcher:
         self._failure = failure
         self._sent = sent
         self._changed = changed
+        self._publishers = publishers
         self._user = URL(settings.amqp_url).user or ""
         self._deadline = timedelta(seconds=settings.command_deadline_seconds)
         self._waiting: list[_Waiting] = []
@@ -132,6 +136,7 @@ class Dispatcher:
             kinds={KIND_ANDROID},
             default_deadline=self._deadline,
             body_limit_bytes=self._settings.body_limit_bytes,
+            publishers=self._publishers,
             now=now,
         )
         if not isinstance(one, Admitted) or one.fault is not None or _is_over(one, now):

@@ -70,6 +70,7 @@ class PhonePool:
             failure=lambda: self._watcher.failure,
             sent=self._roster.note_sent,
             changed=changed,
+            publishers=shared.kinds,
         )
         settling = PhoneSettling(
             self.intake,
