@@ -44,6 +44,13 @@ def test_public_addresses_are_allowed(address: str) -> None:
         "2002:7f00:1::",
         "2001:0:4136:e378:8000:63bf:3fff:fdd2",
         "2001:db8::1",
+        "3fff::1",
+        "5f00::1",
+        "fec0::1",
+        "::127.0.0.1",
+        "::ffff:0:127.0.0.1",
+        "2001:4860:4860::8888%lo",
+        "192.88.99.1",
     ],
 )
 def test_other_addresses_are_not(address: str) -> None:
@@ -69,6 +76,38 @@ def test_https_to_a_public_place_is_allowed(url: str) -> None:
         ("https://127.0.0.1/", "not a public address"),
         ("https://[::1]/", "not a public address"),
         ("https://169.254.169.254/latest/meta-data", "not a public address"),
+        ("https://１２７.0.0.1/", "127.0.0.1 is not a public address"),  # noqa: RUF001  # full-width digits
+        ("https://127。0。0。1/", "127.0.0.1 is not a public address"),
+        ("https://127．0｡0．1/", "127.0.0.1 is not a public address"),  # noqa: RUF001
+        ("https://①②⑦.⓪.⓪.①/", "127.0.0.1 is not a public address"),
+        ("https://𝟏𝟐𝟕.𝟎.𝟎.𝟏/", "127.0.0.1 is not a public address"),  # noqa: RUF001
+        ("https://１６９.254.169.254/latest", "169.254.169.254 is not a public address"),  # noqa: RUF001
+        ("https://ⓛⓞⓒⓐⓛⓗⓞⓢⓣ/", "localhost is this machine"),
+        ("https://ｌocalhost/", "localhost is this machine"),  # noqa: RUF001
+        ("https://LOCALHOST./", "this machine"),
+        ("https://a.localhost/", "this machine"),
+        ("https://127.0.0.1./", "four numbers"),
+        ("https://127.1/", "four numbers"),
+        ("https://2130706433/", "four numbers"),
+        ("https://0x7f000001/", "four numbers"),
+        ("https://0x7f.0.0.1/", "four numbers"),
+        ("https://0177.0.0.1/", "four numbers"),
+        ("https://017700000001/", "four numbers"),
+        ("https://127.0.0.0x1/", "four numbers"),
+        ("https://127.0.0.256/", "four numbers"),
+        ("https://[::ffff:127.0.0.1]/", "not a public address"),
+        ("https://[::ffff:7f00:1]/", "not a public address"),
+        ("https://[64:ff9b::127.0.0.1]/", "not a public address"),
+        ("https://[::127.0.0.1]/", "not a public address"),
+        ("https://[fe80::1%25eth0]/", "not a "),
+        ("https://[2001:4860:4860::8888%25lo]/", "not a "),
+        ("https://example.org@127.0.0.1/", "user or password"),
+        ("https://@127.0.0.1/", "user or password"),
+        ("https://example.org\\@127.0.0.1/", "not a URL"),
+        ("https://127%2e0.0.1/", "not a host's name|four numbers"),
+        ("https://example.org%00.a/", "not a host's name"),
+        ("https:127.0.0.1/", "no host"),
+        ("https:\\\\127.0.0.1/", "no host"),
         ("https://example.org/a b", "no blanks"),
         ("https://example.org/\n", "no blanks"),
         ("https://example.org/" + "a" * 2000, "at most 2000"),
@@ -77,6 +116,20 @@ def test_https_to_a_public_place_is_allowed(url: str) -> None:
 def test_anything_else_is_refused_with_the_rule(url: str, rule: str) -> None:
     with pytest.raises(ForbiddenTarget, match=rule):
         check_url(url, STRICT)
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://８.8.8.8/", "8.8.8.8"),  # noqa: RUF001
+        ("https://ｅxample.org/", "example.org"),  # noqa: RUF001
+        ("https://müller.example/", "xn--mller-kva.example"),
+        ("https://example.org./", "example.org."),
+        ("https://3com.example/a@b", "3com.example"),
+    ],
+)
+def test_what_is_checked_is_what_is_dialled(url: str, host: str) -> None:
+    assert check_url(url, STRICT).raw_host == host
 
 
 def test_settings_may_allow_http_and_private_addresses_but_never_another_scheme() -> None:

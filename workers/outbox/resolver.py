@@ -10,7 +10,7 @@ import socket
 from aiohttp.abc import AbstractResolver, ResolveResult
 from typing_extensions import override
 
-from workers.outbox.addresses import ForbiddenTarget, Rules, is_public, literal_address
+from workers.outbox.addresses import ForbiddenTarget, Rules, is_public, literal_address, means_this_machine
 
 _LOOPBACK = "127.0.0.1"
 
@@ -41,7 +41,7 @@ class CheckedResolver(AbstractResolver):
             OSError: It cannot be resolved.
         """
         # RFC 6761: these names mean this machine, whether or not somebody has written that down in /etc/hosts
-        name = _LOOPBACK if host == "localhost" or host.endswith(".localhost") else host
+        name = _LOOPBACK if means_this_machine(host) else host
         found = await asyncio.get_running_loop().getaddrinfo(name, port, family=family, type=socket.SOCK_STREAM)
         results: list[ResolveResult] = []
         for resolved_family, _, protocol, _, address in found:

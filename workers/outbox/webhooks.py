@@ -7,12 +7,14 @@ import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
+from aiohttp.client_reqrep import ClientRequest
 from standardwebhooks import Webhook
+from typing_extensions import override
 
-from workers.outbox.addresses import ForbiddenTarget, Rules, check_url
+from workers.outbox.addresses import ForbiddenTarget, Rules, check_url, is_public, literal_address
 from workers.outbox.resolver import CheckedResolver
 
 TIMEOUT_SECONDS = 10.0
@@ -45,6 +47,7 @@ class Webhooks:
     def __init__(self, rules: Rules, *, ssl_context: ssl.SSLContext | None = None) -> None:
         self._rules = rules
         self._session = aiohttp.ClientSession(
+            request_class=_request_class(rules),
             connector=aiohttp.TCPConnector(
                 resolver=CheckedResolver(rules),
                 use_dns_cache=False,  # a cached answer would outlive its check
@@ -77,9 +80,9 @@ class Webhooks:
             What became of it; nothing but a cancellation is raised.
         """
         try:
-            check_url(url, self._rules)
+            checked = check_url(url, self._rules)
             async with self._session.post(
-                url, data=body, headers=sign(secret, webhook_id=webhook_id, body=body), allow_redirects=False
+                checked, data=body, headers=sign(secret, webhook_id=webhook_id, body=body), allow_redirects=False
             ) as response:
                 await response.content.read(_ANSWER_MAX_BYTES)
                 if not response.content.at_eof():
@@ -114,6 +117,21 @@ def sign(secret: str, *, webhook_id: str, body: bytes, now: datetime | None = No
         "webhook-timestamp": str(int(moment.timestamp())),
         "webhook-signature": Webhook(secret).sign(webhook_id, moment, body.decode()),
     }
+
+
+def _request_class(rules: Rules) -> type[ClientRequest]:
+    """A request that looks at whom it is connected to before it sends anything."""
+
+    class CheckedRequest(ClientRequest):
+        @override
+        async def send(self, conn: Any) -> aiohttp.ClientResponse:
+            peer = conn.transport.get_extra_info("peername") if conn.transport is not None else None
+            address = literal_address(str(peer[0])) if peer else None
+            if address is None or not (rules.allow_private or is_public(address)):
+                raise ForbiddenTarget(f"{self.url.raw_host} was reached at an address that is not public")
+            return await super().send(conn)
+
+    return CheckedRequest
 
 
 def _judge(response: aiohttp.ClientResponse) -> Answer:
