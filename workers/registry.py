@@ -15,6 +15,7 @@ from contracts.logs import get_logger
 
 _REGISTER = """
 insert into workers (incarnation, pool, host, pid, version, metrics_port) values ($1, $2, $3, $4, $5, $6)
+on conflict (incarnation) do update set heartbeat_at = clock_timestamp()  -- written, and the answer was lost
 """
 _BEAT = """
 update workers set heartbeat_at = clock_timestamp()
