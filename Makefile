@@ -6,7 +6,7 @@ LOCK   := $(VENV)/../setup/bin/uv pip compile --quiet --universal --python-versi
           --no-emit-index-url --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ready run test test-full check bench lock down
+.PHONY: help setup ready run test test-full check bench soak lock down
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ check: setup ## Lint, format, types, imports
 
 bench: setup ## Measure, beside Celery and Dramatiq
 	@$(VENV)/python -m tests.benchmarks
+
+soak: setup ## Run everything under load for an hour, and see whether a process grows
+	@$(VENV)/python -m tests.soak
 
 lock: setup ## Resolve the requirements anew and pin them by hash
 	@$(LOCK) --upgrade pyproject.toml -o requirements.txt
