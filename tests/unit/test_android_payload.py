@@ -398,6 +398,23 @@ def test_no_value_of_any_action_can_be_taken_for_an_option(fields: dict[str, Any
     assert taken <= FREE_TEXTS
 
 
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("fields", EVERY_ACTION, ids=lambda fields: str(fields["action"]))
+def test_no_field_of_any_action_given_or_not_can_be_taken_for_an_option(fields: dict[str, Any], option: str) -> None:
+    action = type(AndroidExecute.model_validate(fields).root)
+    taken = set()
+    for name in action.model_fields:
+        for value in (option, [option], {"text": option}, {"question": option}):
+            try:
+                action.model_validate({**fields, name: value})
+            except ValidationError as error:
+                if any(one["loc"][:1] == (name,) for one in error.errors()):
+                    continue
+            taken.add(f"{fields['action']}.{name}")
+
+    assert taken <= {"text.text", "flow.inputs", "tap_on.selector", "find.selector", "wait_for.selector"}
+
+
 @pytest.mark.parametrize("usage", android_shell.usages())
 @pytest.mark.parametrize("option", ["-n", "-e", "--user", "-f/data/local/tmp/x:V"])
 def test_no_argument_of_an_allowed_program_can_be_taken_for_an_option(usage: str, option: str) -> None:
