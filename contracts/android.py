@@ -121,6 +121,11 @@ class AndroidExecute(RootModel[Annotated[Action, Field(discriminator="action")]]
         return tuple(one for action in actions if isinstance(action, Install | Push) for one in action.sources)
 
     @property
+    def stoppable(self) -> bool:
+        """Whether it can be stopped while it runs."""
+        return self.root.stoppable
+
+    @property
     def repeatable(self) -> bool:
         """Whether running it again after a lost answer does no harm."""
         return self.root.repeatable

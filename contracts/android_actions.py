@@ -8,6 +8,7 @@ import binascii
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, StringConstraints, field_validator, model_validator
+from typing_extensions import override
 
 from contracts import android_screen_actions as screen
 from contracts import android_shell
@@ -180,6 +181,11 @@ class Install(Target):
         return tuple(flag for flag, wanted in asked.items() if wanted)
 
     @property
+    def stoppable(self) -> bool:
+        """Whether it can be stopped while it runs: until the phone has all of it."""
+        return True
+
+    @property
     def repeatable(self) -> bool:
         """Whether running it again after a lost answer does no harm."""
         return self.replace
@@ -260,6 +266,11 @@ class RunShell(Target):
         return value
 
     @property
+    def stoppable(self) -> bool:
+        """Whether it can be stopped while it runs: it only reads."""
+        return self.repeatable
+
+    @property
     def repeatable(self) -> bool:
         """Whether running it again after a lost answer does no harm."""
         return android_shell.check(self.argv)
@@ -278,6 +289,12 @@ class RunFlow(Effect):
     timeout_seconds: float = Field(
         default=180.0, gt=0, le=MAX_TIMEOUT_SECONDS, description="How long all of its steps may take."
     )
+
+    @property
+    @override
+    def stoppable(self) -> bool:
+        """Whether it can be stopped while it runs: between two of its steps."""
+        return True
 
 
 SingleAction = (
@@ -331,6 +348,11 @@ class Batch(Target):
             if action.device is not None or action.tag is not None:
                 raise ValueError(f"actions.{position}: device and tag stand on the batch, not on its actions")
         return self
+
+    @property
+    def stoppable(self) -> bool:
+        """Whether it can be stopped while it runs: between two of its actions."""
+        return True
 
     @property
     def repeatable(self) -> bool:

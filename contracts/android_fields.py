@@ -162,6 +162,11 @@ class Effect(Target):
     """Changes something each time it runs, so it must never run twice."""
 
     @property
+    def stoppable(self) -> bool:
+        """Whether it can be stopped while it runs."""
+        return False
+
+    @property
     def repeatable(self) -> bool:
         """Whether running it again after a lost answer does no harm."""
         return False
@@ -169,6 +174,11 @@ class Effect(Target):
 
 class Repeatable(Target):
     """Reads, or sets what is already set the second time."""
+
+    @property
+    def stoppable(self) -> bool:
+        """Whether it can be stopped while it runs."""
+        return True
 
     @property
     def repeatable(self) -> bool:

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from contracts.android_fields import (
     MAX_TIMEOUT_SECONDS,
@@ -77,6 +78,12 @@ class TapOn(Effect):
 
     action: Literal["tap_on"]
     selector: Selector
+
+    @property
+    @override
+    def stoppable(self) -> bool:
+        """Whether it can be stopped while it runs: until it has found what it touches."""
+        return True
 
 
 class Find(Repeatable):

@@ -187,6 +187,17 @@ def repeatable(payload: BaseModel) -> bool:
     return payload.repeatable if isinstance(payload, AndroidExecute) else True
 
 
+def stoppable(payload: BaseModel) -> bool:
+    """Whether a command can be stopped while it runs.
+
+    Args:
+        payload: The decoded payload.
+    """
+    if isinstance(payload, AndroidExecute):
+        return payload.stoppable
+    return isinstance(payload, AiSend)
+
+
 def fingerprint(kind: str, body: bytes) -> bytes:
     """What makes two commands under one id the same: 16 bytes of SHA-256 over kind and body.
 

@@ -5,6 +5,7 @@
     |   `-- Deferred    nothing was tried: no attempt is spent -> retrying, until the deadline
     |-- Permanent       the same input fails the same way       -> failed (also a dead letter)
     |-- Expired         its deadline passed                     -> expired
+    |-- Cancelled       its owner stopped it                    -> cancelled
     `-- Indeterminate   an effect may or may not have happened  -> indeterminate, never run again
 
 Adapters (providers, adb, Postgres) translate their vendor's exceptions into these at their edge.
@@ -126,6 +127,10 @@ class Permanent(CommandError):
 
 class Expired(CommandError):
     """The command's deadline passed before it was finished."""
+
+
+class Cancelled(CommandError):
+    """The command's owner stopped it while it ran; `details` say what had its effect before."""
 
 
 class Indeterminate(CommandError):

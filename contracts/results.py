@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.commands import Kind
 from contracts.envelope import Envelope
-from contracts.errors import CommandError, Expired, Indeterminate
+from contracts.errors import Cancelled, CommandError, Expired, Indeterminate
 from contracts.frames import Properties
 from contracts.publisher import Outgoing
 from contracts.topology import REPLIES, RESULTS
@@ -113,6 +113,8 @@ def state_of(error: CommandError) -> State:
     """
     if isinstance(error, Expired):
         return State.EXPIRED
+    if isinstance(error, Cancelled):
+        return State.CANCELLED
     if isinstance(error, Indeterminate):
         return State.INDETERMINATE
     return State.FAILED

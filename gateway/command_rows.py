@@ -15,7 +15,7 @@ _LIST_SECONDS = 2.0
 # By primary key: over HTTP the gateway is the publisher; an owner's own system may have published directly.
 ONE = """
 select c.publisher, c.id, c.kind, c.state, c.attempt, c.owner, c.correlation_id, c.accepted_at, c.deadline_at,
-  c.started_at, c.finished_at, c.retry_at, c.result,
+  c.started_at, c.finished_at, c.retry_at, c.cancel_requested_at, c.result,
   (
     select coalesce(json_agg(json_build_object(
       'attempt', a.attempt, 'worker', a.worker, 'target', a.target, 'started_at', a.started_at,
@@ -32,9 +32,17 @@ where c.publisher = $1 and c.id = $2 and c.owner = $3
 """
 
 _STATE = """
-select c.publisher, c.state from commands c
+select c.publisher, c.state, c.kind, case when c.state = 'running' then c.payload end as payload from commands c
 where c.publisher = $1 and c.id = $2 and c.owner = $3
   and c.day = (select day from command_keys where publisher = $1 and id = $2)
+"""
+
+# Its worker asks with its next heartbeat, whichever it is by then.
+_REQUEST_CANCEL = """
+update commands set cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp())
+where publisher = $1 and id = $2 and day = (select day from command_keys where publisher = $1 and id = $2)
+  and state = 'running'
+returning 1
 """
 
 # In the order of the index commands_by_owner.
@@ -72,7 +80,7 @@ async def find(database: Database, owner: str, command_id: UUID, *, lease_second
 
 
 async def find_state(database: Database, owner: str, command_id: UUID) -> Any:
-    """Publisher and state of one command; None when its owner has none of that id.
+    """Publisher, kind and state of one command, and its payload while it runs; None when its owner has none of that id.
 
     Args:
         database: Where commands are stored.
@@ -85,6 +93,21 @@ async def find_state(database: Database, owner: str, command_id: UUID) -> Any:
     return await database.run(
         lambda connection: _first(connection, _STATE, owner, command_id), timeout_seconds=_READ_SECONDS
     )
+
+
+async def request_cancel(database: Database, publisher: str, command_id: UUID) -> bool:
+    """Ask for a running command to be stopped; False when it does not run any more.
+
+    Args:
+        database: Where commands are stored.
+        publisher: Its publisher.
+        command_id: The command.
+
+    Raises:
+        DatabaseAway: PostgreSQL does not answer.
+    """
+    row = await database.fetchrow(_REQUEST_CANCEL, publisher, command_id, timeout_seconds=_LIST_SECONDS)
+    return row is not None
 
 
 async def _first(connection: Any, query: str, owner: str, command_id: UUID) -> Any:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from contracts.commands import KINDS, decode_payload, stoppable
 from contracts.errors import ErrorCode, Permanent
 from contracts.ledger import end_command
 from contracts.results import TERMINAL, State
@@ -24,6 +25,8 @@ from gateway.waiting import within
 router = APIRouter(tags=["commands"])
 
 _CANCEL_SECONDS = 2.0
+_CANCEL_TRIES = 3
+"""Its worker may claim it or put it off just then."""
 _MAX_PAGE = 200
 _NEWEST = (datetime(9999, 1, 1, tzinfo=UTC), UUID(int=0))
 
@@ -87,42 +90,84 @@ async def list_commands(  # noqa: PLR0917  # FastAPI calls it by name
     )
 
 
-@router.delete("/api/commands/{command_id}", responses={200: {"model": CommandView}})
-async def cancel_command(parts: PartsOf, owner: Owner, command_id: CommandId) -> Response:
-    """Cancel a command that is not running; cancelling it again answers the same."""
+@router.delete(
+    "/api/commands/{command_id}",
+    responses={
+        200: {"model": CommandView, "description": "It is cancelled."},
+        202: {"model": CommandView, "description": "It runs; its worker stops it within seconds."},
+        409: {"description": "It has ended, or it does what cannot be stopped."},
+    },
+)
+async def cancel_command(
+    request: Request,
+    parts: PartsOf,
+    owner: Owner,
+    command_id: CommandId,
+    wait: Annotated[
+        int, Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for its end; also as `Prefer: wait=N`.")
+    ] = 0,
+) -> Response:
+    """Cancel a command, also one that runs and can be stopped; cancelling it again answers the same."""
+    del wait  # read together with Prefer
+    seconds = wait_seconds(headers_of(request.scope), request.scope["query_string"])
     try:
         state = await _cancel(parts, owner, command_id)
         if state is None:
             if parts.recorder.find(owner, command_id) is None:
                 raise _unknown(command_id)
             raise Problem(ProblemType.STORAGE_AWAY, "The command is not recorded yet; cancel it again in a moment.")
-        if state != State.CANCELLED:
-            raise Problem(
-                ProblemType.NOT_CANCELLABLE,
-                "It is running." if state not in TERMINAL else f"It has ended: {state}.",
-                members={"command_status": state},
-            )
-        return _json(await _read(parts, owner, command_id, 0))
+        if state == State.RUNNING and seconds:
+            await _read(parts, owner, command_id, seconds)
+            found = await command_rows.find_state(parts.database, owner, command_id)
+            state = found["state"] if found is not None else state
+        if state not in {State.CANCELLED, State.RUNNING}:
+            raise _not_cancellable(state, f"It has ended: {state}.")
+        return Response(
+            await _read(parts, owner, command_id, 0),
+            200 if state == State.CANCELLED else 202,
+            media_type="application/json",
+        )
     except DatabaseAway:
         raise storage_away() from None
 
 
 async def _cancel(parts: Parts, owner: str, command_id: UUID) -> str | None:
-    """The command's state after the attempt to cancel it; None when there is no such command."""
+    """The command's state after the attempt to cancel it (`running` when it is to be stopped); None for no command."""
     found = await command_rows.find_state(parts.database, owner, command_id)
-    if found is None or State(found["state"]) in TERMINAL:
-        return found and str(found["state"])
-    error = Permanent(ErrorCode.CANCELLED, "Cancelled by its owner before it ran.")
-    ended = await parts.database.run(
-        lambda one: end_command(one, found["publisher"], command_id, State.CANCELLED, error),
-        timeout_seconds=_CANCEL_SECONDS,
-    )
-    if ended is not None:
-        # the outbox worker sends the result; whoever waits at this gateway need not wait for that
-        parts.waiting.finish(found["publisher"], command_id, ended.body)
-        return State.CANCELLED
-    now = await command_rows.find_state(parts.database, owner, command_id)
-    return now and str(now["state"])
+    for _ in range(_CANCEL_TRIES):
+        if found is None or found["state"] in TERMINAL:
+            break
+        publisher = found["publisher"]
+        if found["state"] == State.RUNNING:
+            if not _is_stoppable(found):
+                raise _not_cancellable(
+                    State.RUNNING, "It is running, and what it does cannot be stopped in the middle."
+                )
+            if await command_rows.request_cancel(parts.database, publisher, command_id):
+                return State.RUNNING
+        else:
+            error = Permanent(ErrorCode.CANCELLED, "Cancelled by its owner before it ran.")
+            ended = await parts.database.run(
+                lambda one: end_command(one, publisher, command_id, State.CANCELLED, error),  # noqa: B023  # awaited at once
+                timeout_seconds=_CANCEL_SECONDS,
+            )
+            if ended is not None:
+                # the outbox worker sends the result; whoever waits at this gateway need not wait for that
+                parts.waiting.finish(publisher, command_id, ended.body)
+                return State.CANCELLED
+        found = await command_rows.find_state(parts.database, owner, command_id)
+    return found and str(found["state"])
+
+
+def _is_stoppable(found: Mapping[str, Any]) -> bool:
+    try:
+        return stoppable(decode_payload(KINDS[found["kind"]], found["payload"].encode()))
+    except Permanent:
+        return False
+
+
+def _not_cancellable(state: str, sentence: str) -> Problem:
+    return Problem(ProblemType.NOT_CANCELLABLE, sentence, members={"command_status": state})
 
 
 async def _read(parts: Parts, owner: str, command_id: UUID, seconds: int) -> bytes:
@@ -183,6 +228,7 @@ def _of_row(row: Mapping[str, Any]) -> dict[str, Any]:
         started_at=row["started_at"],
         finished_at=row["finished_at"],
         retry_at=row["retry_at"],
+        cancel_requested_at=row["cancel_requested_at"],
         waiting_for=row["waiting_for"],
         attempts=stored(row["attempts"]),
         result=stored(row["result"]),
@@ -201,6 +247,7 @@ def _of_pending(pending: Accepted) -> dict[str, Any]:
         started_at=None,
         finished_at=None,
         retry_at=None,
+        cancel_requested_at=None,
         waiting_for=None,
         attempts=[],
         result=None,

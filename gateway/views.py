@@ -64,6 +64,7 @@ class CommandView(CommandSummary):
     started_at: datetime | None
     finished_at: datetime | None
     retry_at: datetime | None = Field(description="When the next run is due.")
+    cancel_requested_at: datetime | None = Field(description="When its owner asked for it to be stopped while it ran.")
     waiting_for: WaitingFor | None = Field(description="Why it does not run now; null when it runs or has ended.")
     attempts: list[Attempt] = Field(description="Runs that are over; a relay that succeeds at once lists none.")
     result: Result | None = Field(description="As it was published, byte for byte.")

@@ -18,6 +18,8 @@ from ops.gateway_client import call
 app = typer.Typer(help="Commands and what became of them.", no_args_is_help=True)
 
 _INDENT = (0, 0, 0, 4)
+_STOP_SECONDS = 10
+"""For which a running command's end is waited for: a few heartbeats of its worker."""
 _PIPE_COLUMNS = 240
 
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
@@ -69,9 +71,10 @@ def show(command_id: CommandId, *, as_json: AsJson = False) -> None:
 
 @app.command()
 def cancel(command_id: CommandId) -> None:
-    """Cancel a command that is not running."""
-    command = call("DELETE", f"/api/commands/{_uuid(command_id)}")
-    sys.stdout.write(f"{command['status']} {command['id']}\n")
+    """Cancel a command; one that runs is stopped, if it can be, and waited for."""
+    command = call("DELETE", f"/api/commands/{_uuid(command_id)}", wait=_STOP_SECONDS)
+    status = "cancel requested" if command["status"] == State.RUNNING else command["status"]
+    sys.stdout.write(f"{status} {command['id']}\n")
 
 
 def _facts(command: dict[str, Any]) -> Table:
@@ -82,6 +85,7 @@ def _facts(command: dict[str, Any]) -> Table:
         "finished": _time(command["finished_at"]),
         "deadline": _time(command["deadline_at"]),
         "waiting for": (command["waiting_for"] or {}).get("message", ""),
+        "cancel asked": _time(command["cancel_requested_at"]),
         "next run": _time(command["retry_at"]),
         "correlation id": command["correlation_id"] or "",
     }

@@ -92,7 +92,8 @@ seen as materialized (
   ) c on true
 ),
 cur as materialized (
-  select c.publisher, c.id, c.day, c.state, c.holder, c.token, c.repeatable, c.retry_at, c.crashes, c.error_code
+  select c.publisher, c.id, c.day, c.state, c.holder, c.token, c.repeatable, c.retry_at, c.crashes, c.error_code,
+    c.cancel_requested_at
   from (
     select publisher, id, day from seen where same and state in ('queued', 'retrying', 'running') order by 1, 2 offset 0
   ) s cross join lateral (
@@ -109,7 +110,7 @@ dead as materialized (
 free as materialized (
   select *, state = 'running' and (holder is null or holder <> all ($8::uuid[])) as crashed from cur
   where state = 'queued'
-    or state = 'retrying' and (retry_at is null or retry_at <= clock_timestamp() + interval '500 ms')
+    or state = 'retrying' and (cancel_requested_at is not null or retry_at is null or retry_at <= clock_timestamp() + interval '500 ms')
     or state = 'running' and (
       holder in (select holder from dead) and holder <> all ($8::uuid[]) or holder is null
       or holder = any ($8::uuid[]) and token <> all ($6::bigint[]))
@@ -121,11 +122,12 @@ claimed as (
   where (c.publisher, c.id, c.day) = (free.publisher, free.id, free.day)
     and ($7::int is null or free.crashes + free.crashed::int <= $7)
   returning c.publisher, c.id, c.day, c.attempt, c.crashes, c.token, c.calls, c.started_at, c.accepted_at, c.deadline_at,
-    free.crashed as taken_over, free.crashed and not free.repeatable as interrupted, free.error_code
+    free.crashed as taken_over, free.crashed and not free.repeatable as interrupted, free.error_code,
+    free.cancel_requested_at is not null as cancel_requested
 )
 select s.publisher, s.id, s.day, s.same, s.kept, s.state, s.result, s.retry_at, free.id is not null as free,
   c.token, c.attempt, c.crashes, c.calls, c.started_at, c.accepted_at, c.deadline_at, c.taken_over, c.interrupted,
-  c.error_code
+  c.error_code, c.cancel_requested
 from seen s left join free using (publisher, id) left join claimed c using (publisher, id)
 """
 
@@ -256,6 +258,8 @@ async def claim_known(
         if row["token"] is not None:
             one = _claimed(admitted, row)
             one.taken_over, one.interrupted, one.last_error = row["taken_over"], row["interrupted"], row["error_code"]
+            if row["cancel_requested"]:
+                one.cancellation.request()
             claimed.append(one)
         else:
             left.append(_not_claimed(admitted, row))

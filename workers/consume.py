@@ -23,7 +23,7 @@ from uuid import UUID
 
 from contracts.database import ConnectionLost, acquired
 from contracts.envelope import Refused, milliseconds
-from contracts.errors import ErrorCode
+from contracts.errors import Cancelled, ErrorCode
 from contracts.metrics import BATCH_SIZE, COMMIT_DURATION, IN_FLIGHT, QUEUE_WAIT, TAKEOVERS
 from contracts.restarting import restarting, tell_fault
 from contracts.settings import Settings
@@ -121,6 +121,16 @@ class Consumer:
     def in_flight(self) -> Collection[tuple[str, UUID, int]]:
         """`(publisher, id, token)` of what this worker is running now."""
         return [(*key, claimed.token) for key, claimed in self._flights.items() if claimed is not None]
+
+    def cancel(self, tokens: Collection[int]) -> None:
+        """Stop runs, each as soon as it can be stopped.
+
+        Args:
+            tokens: Of what is running here, or elsewhere.
+        """
+        for claimed in self._flights.values():
+            if claimed is not None and claimed.token in tokens:
+                claimed.cancellation.request()
 
     @property
     def idle(self) -> bool:
@@ -276,14 +286,29 @@ class Consumer:
         return []
 
     async def _fly(self, claimed: Claimed, *, alone: int = 0) -> None:
-        async with self._places:
-            finished = await self._run(claimed, alone=alone)
+        if self._places.locked():
+            finished = await self._run_in_turn(claimed, alone=alone)
+        else:
+            async with self._places:
+                finished = await self._run(claimed, alone=alone)
         self._kill.reach("after_effect", in_flight=self._intake.unacked())
         self._finish(finished)
 
     def _finish(self, finished: Finished) -> None:
         self._finished.append(finished)
         self._some_finished.set()
+
+    async def _run_in_turn(self, claimed: Claimed, *, alone: int) -> Finished:
+        """Wait for a place; one that its owner cancels meanwhile needs none."""
+        try:
+            async with claimed.cancellation.interruptible():
+                await self._places.acquire()
+        except Cancelled:
+            return await self._run(claimed, alone=alone)
+        try:
+            return await self._run(claimed, alone=alone)
+        finally:
+            self._places.release()
 
     async def _run(self, claimed: Claimed, *, alone: int = 0) -> Finished:
         return await runs.run(

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from contracts.envelope import Envelope
 from contracts.errors import CommandError
 from contracts.results import State
+from workers.cancellation import Cancellation
 from workers.handler import Command, Outcome, Usage
 
 Key = tuple[str, UUID]
@@ -76,6 +77,7 @@ class Claimed:
     """Calls of providers that its earlier runs made."""
     interrupted: bool = False
     """Taken over in the middle of an effect that must not be repeated."""
+    cancellation: Cancellation = field(default_factory=Cancellation)
     last_error: str | None = None
     """Code of what its last run met, or what put that off."""
 
@@ -95,6 +97,7 @@ class Claimed:
             traceparent=envelope.traceparent,
             calls=self.calls,
             priority=envelope.priority,
+            cancellation=self.cancellation,
         )
 
 

@@ -12,6 +12,8 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
+from workers.cancellation import Cancellation
+
 Payload = TypeVar("Payload", bound=BaseModel)
 
 
@@ -33,6 +35,8 @@ class Command(Generic[Payload]):
     traceparent: str | None = None
     calls: int = 0
     """Calls of providers that its earlier runs made."""
+    cancellation: Cancellation = field(default_factory=Cancellation)
+    """Whether its owner wants it stopped."""
     priority: str | None = None
     """`interactive`, `batch` or not said."""
 

@@ -4,7 +4,7 @@ The lanes of a process share its connection for publishing, its database pool an
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,6 +44,15 @@ class Shared:
     def in_flight(self) -> list[tuple[str, UUID, int]]:
         """`(publisher, id, token)` of everything that this process is running now."""
         return [one for lane in self.lanes for one in lane.consumer.in_flight()]
+
+    def cancel(self, tokens: Collection[int]) -> None:
+        """Stop what this process is running of these.
+
+        Args:
+            tokens: Of runs.
+        """
+        for lane in self.lanes:
+            lane.consumer.cancel(tokens)
 
 
 class Lane:

@@ -175,7 +175,9 @@ async def _serve(lanes: Sequence[Work], shared: Shared, stopping: asyncio.Event)
         keep = partial(restarting, give_up_seconds=shared.settings.watchdog_seconds)
         tasks = [
             group.create_task(keep("publisher", shared.publisher.run)),
-            group.create_task(keep("heartbeat", partial(shared.registration.beat, shared.in_flight))),
+            group.create_task(
+                keep("heartbeat", partial(shared.registration.beat, shared.in_flight, cancel=shared.cancel))
+            ),
             group.create_task(keep("publishers", shared.kinds.run)),
             *(group.create_task(lane.run()) for lane in lanes),
             *(group.create_task(_watch(lane.intake, shared.settings.watchdog_seconds)) for lane in lanes),

@@ -17,10 +17,17 @@ _REGISTER = """
 insert into workers (incarnation, pool, host, pid, version, metrics_port) values ($1, $2, $3, $4, $5, $6)
 on conflict (incarnation) do update set heartbeat_at = clock_timestamp()  -- written, and the answer was lost
 """
+# The same question asks which of its commands are to be stopped: there is no other way that reaches every worker.
 _BEAT = """
-update workers set heartbeat_at = clock_timestamp()
-where incarnation = $1 and heartbeat_at > clock_timestamp() - $2::interval and stopped_at is null
-returning 1
+with alive as (
+  update workers set heartbeat_at = clock_timestamp()
+  where incarnation = $1 and heartbeat_at > clock_timestamp() - $2::interval and stopped_at is null
+  returning incarnation
+)
+select array(
+  select c.token from commands c where c.holder = alive.incarnation and c.state = 'running' and c.cancel_requested_at is not null
+) as to_cancel
+from alive
 """
 _ADOPT = """
 update commands set holder = $1
@@ -102,22 +109,30 @@ class Registration:
             )
         self._confirmed_at = began
 
-    async def beat(self, in_flight: Callable[[], Collection[tuple[str, UUID, int]]]) -> None:
+    async def beat(
+        self,
+        in_flight: Callable[[], Collection[tuple[str, UUID, int]]],
+        *,
+        cancel: Callable[[Collection[int]], None] | None = None,
+    ) -> None:
         """Beat until cancelled. A beat that comes too late makes a new incarnation, which keeps what nobody took.
 
         Args:
             in_flight: `(publisher, id, token)` of what this worker is running now.
+            cancel: Told the tokens of what is to be stopped.
         """
         while True:
             await asyncio.sleep(self._heartbeat_seconds)
             began = time.monotonic()
             try:
                 async with asyncio.timeout(self._lease_seconds):
-                    alive = await self._pool.fetchval(_BEAT, self.incarnation, timedelta(seconds=self._lease_seconds))
-                    if not alive:
+                    alive = await self._pool.fetchrow(_BEAT, self.incarnation, timedelta(seconds=self._lease_seconds))
+                    if alive is None:
                         began = time.monotonic()
                         await self._start_over(in_flight)
                 self._confirmed_at = began
+                if alive is not None and alive["to_cancel"] and cancel is not None:
+                    cancel(alive["to_cancel"])
             except Exception as error:
                 if not is_passing(error):
                     raise

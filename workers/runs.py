@@ -12,6 +12,7 @@ from contracts.errors import CommandError, Deferred, ErrorCode, Expired, Indeter
 from contracts.logs import get_logger
 from contracts.restarting import tell_fault, was_cancelled
 from contracts.results import State, encode_result, state_of
+from workers.cancellation import cancelled
 from workers.deliveries import Claimed, Finished
 from workers.handler import FollowUp, Handler, Outcome
 from workers.retries import GiveUp, next_try, too_late
@@ -62,6 +63,7 @@ def _refuse_to_run(claimed: Claimed, *, now: datetime, max_attempts: int, alone:
             ErrorCode.INDETERMINATE,
             "the worker that ran it went away; whether it took effect is unknown, and it is not repeated",
         )
+    claimed.cancellation.check()
     if now >= claimed.admitted.envelope.deadline_at:
         raise too_late("its deadline had passed before it could run", waited_for=claimed.last_error)
     if alone > MAX_ALONE:
@@ -162,7 +164,11 @@ def fail(
     envelope = claimed.admitted.envelope
     finished_at = started_at + timedelta(seconds=seconds)
     final = error
-    if isinstance(error, Transient):
+    if isinstance(error, Transient) and claimed.cancellation.requested:
+        final = cancelled()
+        final.details = {"last_error": error.code.value, **error.details}
+        final.spent = error.spent
+    elif isinstance(error, Transient):
         deferred = isinstance(error, Deferred)
         decision = next_try(
             attempt=claimed.attempt,

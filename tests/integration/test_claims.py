@@ -156,6 +156,34 @@ async def test_what_must_not_be_repeated_is_taken_over_as_interrupted(database: 
     assert finished.state is State.INDETERMINATE
 
 
+async def test_a_command_that_is_to_be_cancelled_is_taken_over_to_end_and_not_to_run(
+    database: Any, command: Make
+) -> None:
+    one = command()
+    dead, living = await worker(database, silent_seconds=60), await worker(database)
+    await claimed_by(database, dead, [one])
+    await database.execute("update commands set cancel_requested_at = now() where id = $1", one.envelope.id)
+
+    [claimed], _ = await claimed_by(database, living, [one])
+    finished = await runs.run(claimed, never_called, worker="w", max_attempts=6)
+
+    assert claimed.cancellation.requested
+    assert finished.state is State.CANCELLED
+    assert not finished.dead_letter
+
+
+async def test_an_error_that_passes_is_not_waited_for_once_it_is_to_be_cancelled(database: Any, command: Make) -> None:
+    [claimed], _ = await claimed_by(database, await worker(database), [command()])
+    claimed.cancellation.request()
+
+    finished = failure(claimed, Transient(ErrorCode.PROVIDER_UNAVAILABLE, "away"))
+
+    assert (finished.state, finished.error and finished.error.details["last_error"]) == (
+        State.CANCELLED,
+        "provider_unavailable",
+    )
+
+
 async def never_called(_: Any) -> Outcome:
     raise AssertionError("this command must not run")
 

@@ -27,6 +27,11 @@ def build(asking: Asking, *, history: History, cache: AnswerCache, kept: KeptAns
     """
 
     async def handle(command: Command[AiSend]) -> Outcome:
+        # a call that is under way is hung up; its provider may count it all the same
+        async with command.cancellation.interruptible():
+            return await answer(command)
+
+    async def answer(command: Command[AiSend]) -> Outcome:
         payload = command.payload
         lines: Sequence[Line] = ()
         if payload.conversation_id is not None and wants_history(payload):

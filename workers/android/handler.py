@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -66,7 +66,9 @@ def build(*, artifacts: ReadArtifact, artifact_limit_bytes: int) -> RunOnPhone:
 
     async def run_on(phone: HeldPhone, command: Command[AndroidExecute]) -> Outcome:
         patience_seconds = min(command.payload.timeout_seconds, _seconds_left(command))
-        async with phone.opened(patience_seconds=patience_seconds) as (transport, fence):
+        async with AsyncExitStack() as stack:
+            async with command.cancellation.interruptible():
+                transport, fence = await stack.enter_async_context(phone.opened(patience_seconds=patience_seconds))
             started = time.monotonic()
             try:
                 reading = await run_action(
@@ -77,6 +79,7 @@ def build(*, artifacts: ReadArtifact, artifact_limit_bytes: int) -> RunOnPhone:
                     artifact_limit_bytes=artifact_limit_bytes,
                     fetch=lambda sha256: artifacts(command.owner, sha256),
                     screen=screens.setdefault(phone.serial, ScreenMemory()),
+                    cancellation=command.cancellation,
                 )
             except CommandError as error:
                 _tell(phone, error)

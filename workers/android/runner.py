@@ -8,7 +8,7 @@ import orjson
 
 from contracts import android_actions as android
 from contracts import android_screen_actions as screen_actions
-from contracts.errors import CommandError, ErrorCode, Permanent
+from contracts.errors import Cancelled, CommandError, ErrorCode, Permanent
 from workers.android import apps, files, installing, keyboard, looking, pictures
 from workers.android.actions import plan
 from workers.android.adb import AdbFailure
@@ -17,6 +17,7 @@ from workers.android.flows import catalog
 from workers.android.flows.engine import Engine
 from workers.android.readings import Reading
 from workers.android.session import Check, FetchArtifact, ScreenMemory, Session, Transport
+from workers.cancellation import Cancellation
 from workers.handler import Artifact, StoredArtifact
 
 _AT_ONCE_BYTES = 64 * 1024
@@ -45,6 +46,7 @@ async def run_action(
     fetch: FetchArtifact = no_artifacts,
     check: Check | None = None,
     screen: ScreenMemory | None = None,
+    cancellation: Cancellation | None = None,
 ) -> Reading:
     """Run an action, all of it under its own time limit.
 
@@ -58,6 +60,7 @@ async def run_action(
         fetch: Gets the owner's artifacts, for those that put one on the phone.
         check: Called right before anything is sent to the phone; raises a `CommandError` when nothing may be any more.
         screen: What is remembered of the phone's screen, for its next command; None forgets it.
+        cancellation: Whether its owner wants it stopped.
 
     Returns:
         What it answers, and the artifacts that it made.
@@ -74,12 +77,16 @@ async def run_action(
         fetch=fetch,
         check=check,
         screen=screen,
+        cancellation=cancellation,
     )
     try:
         with session.within(action.timeout_seconds):
             return await _perform(session, action)
     except AdbFailure as failure:
         raise session.lost(failure) from failure
+    except Cancelled as error:
+        error.details = {**error.details, "had_effect": session.touched}
+        raise
     except CommandError as error:
         settled = session.settled(error)
         if settled is error:
@@ -88,7 +95,15 @@ async def run_action(
 
 
 async def _perform(session: Session, action: android.Action) -> Reading:
-    """What the action is on a phone."""
+    """What the action is on a phone; one that must not be cut in two is finished also when it is cancelled."""
+    session.check_cancelled()
+    if action.stoppable:
+        return await _carry_out(session, action)
+    with session.undisturbed():
+        return await _carry_out(session, action)
+
+
+async def _carry_out(session: Session, action: android.Action) -> Reading:
     match action:
         case android.Batch():
             reading = await _perform_batch(session, action)

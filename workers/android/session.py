@@ -16,6 +16,7 @@ from workers.android import adb_files
 from workers.android.adb import MAX_OUTPUT_BYTES, AdbFailure, AdbServer, ShellOutput
 from workers.android.readings import failure, text_of
 from workers.android.reasons import MAX_REASON_CHARACTERS
+from workers.cancellation import Cancellation
 from workers.handler import StoredArtifact
 
 FENCE_FILE = "/data/local/tmp/ish.fence"
@@ -61,6 +62,7 @@ class Session:
         fetch: Gets artifacts to put on the phone.
         check: Called right before anything is sent.
         screen: What is remembered of it from earlier commands; None remembers nothing.
+        cancellation: Stops the action between two lines, and in the middle of one that may be repeated.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Session:
         fetch: FetchArtifact,
         check: Check | None = None,
         screen: ScreenMemory | None = None,
+        cancellation: Cancellation | None = None,
     ) -> None:
         if fence is not None and not (fence.isascii() and fence.isdigit()):
             raise ValueError("a fence is a string of digits")
@@ -82,6 +85,7 @@ class Session:
         self._fence = fence
         self._fetch = fetch
         self._check = check
+        self._cancellation = cancellation or Cancellation()
         self.artifact_limit_bytes = artifact_limit_bytes
         self.touched = False
         """Whether something that must not happen twice may have happened."""
@@ -115,21 +119,47 @@ class Session:
         Raises:
             AdbFailure: There is no exit code to report.
             Transient: Another worker holds the phone; the line did nothing.
+            Cancelled: Its owner wants no more; a line with an effect is finished first.
         """
-        try:
-            output = await self._server.shell(
-                self._serial,
-                line if self._fence is None else _fenced(line, self._fence),
-                timeout_seconds=self._time_to_send(),
-                max_output_bytes=max_output_bytes,
-            )
-        except AdbFailure as lost:
-            self.touched |= effect and lost.begun
-            raise
+        if effect:
+            self._cancellation.check()
+            try:
+                output = await self._send(line, max_output_bytes)
+            except AdbFailure as lost:
+                self.touched |= lost.begun
+                raise
+        else:
+            async with self._cancellation.interruptible():
+                output = await self._send(line, max_output_bytes)
         if output.exit_code == _FENCED_EXIT and _FENCED in output.stderr and self._fence is not None:
             raise Transient(ErrorCode.DEVICE_BUSY, "another worker holds the phone by now; nothing was done")
         self.touched |= effect
         return output
+
+    def check_cancelled(self) -> None:
+        """Go no further when its owner wants it stopped.
+
+        Raises:
+            Cancelled: They do.
+        """
+        self._cancellation.check()
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Nothing in the block is stopped by the command's owner."""
+        cancellation, self._cancellation = self._cancellation, Cancellation()
+        try:
+            yield
+        finally:
+            self._cancellation = cancellation
+
+    async def _send(self, line: str, max_output_bytes: int) -> ShellOutput:
+        return await self._server.shell(
+            self._serial,
+            line if self._fence is None else _fenced(line, self._fence),
+            timeout_seconds=self._time_to_send(),
+            max_output_bytes=max_output_bytes,
+        )
 
     async def clean(self, line: str) -> None:
         """Run a line that puts in order what a failed action may have left; best effort, in a time of its own.
@@ -139,7 +169,8 @@ class Session:
         """
         outer, self._deadline = self._deadline, time.monotonic() + _CLEANING_SECONDS
         try:
-            await self.line(line, effect=False)
+            with self.undisturbed():
+                await self.line(line, effect=False)
         except (AdbFailure, CommandError):
             return  # the phone is gone, or another worker's
         finally:
@@ -159,14 +190,15 @@ class Session:
         """
         await self._check_fence()
         try:
-            await adb_files.write_file(
-                self._server,
-                self._serial,
-                path,
-                content,
-                timeout_seconds=self._time_to_send(),
-                written_at=int(time.time()),
-            )
+            async with self._cancellation.interruptible():
+                await adb_files.write_file(
+                    self._server,
+                    self._serial,
+                    path,
+                    content,
+                    timeout_seconds=self._time_to_send(),
+                    written_at=int(time.time()),
+                )
         except adb_files.FileRefused as refused:
             raise _refused(refused) from refused
 
@@ -178,13 +210,14 @@ class Session:
             Permanent: There is no such file, adb may not read it, or it is too large.
         """
         try:
-            return await adb_files.read_file(
-                self._server,
-                self._serial,
-                path,
-                timeout_seconds=self._time_to_send(),
-                limit_bytes=self.artifact_limit_bytes,
-            )
+            async with self._cancellation.interruptible():
+                return await adb_files.read_file(
+                    self._server,
+                    self._serial,
+                    path,
+                    timeout_seconds=self._time_to_send(),
+                    limit_bytes=self.artifact_limit_bytes,
+                )
         except adb_files.FileRefused as refused:
             raise _refused(refused) from refused
         except adb_files.FileTooLarge:

@@ -1,4 +1,4 @@
-"""Ends commands whose deadline has passed while no worker held them."""
+"""Ends commands that no worker holds: their deadline has passed, or they were put off when their owner cancelled them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,6 +12,7 @@ from contracts.ledger import end_command
 from contracts.metrics import COMMANDS
 from contracts.restarting import tell_fault
 from contracts.results import State
+from workers.cancellation import cancelled
 from workers.retries import too_late
 
 _BATCH = 50
@@ -24,6 +25,12 @@ _OVERDUE = """
 select publisher, id, error_code from commands
 where state in ('queued', 'retrying') and deadline_at < clock_timestamp() and id <> all ($2::uuid[])
 order by deadline_at limit $1 for update skip locked
+"""
+# Asked for while it ran, and it ended with an error that passes: it would be tried again only to be cancelled.
+_CANCELLED = """
+select publisher, id from commands
+where state = 'retrying' and cancel_requested_at is not null and id <> all ($2::uuid[])
+limit $1 for update skip locked
 """
 _ABANDONED = """
 select c.publisher, c.id, c.repeatable from commands c
@@ -69,13 +76,18 @@ class Expire:
                     from_state=(State.QUEUED, State.RETRYING),
                 )
             async with connection.transaction():
+                stopped = await connection.fetch(_CANCELLED, _BATCH, list(self._postponed))
+                tokens += await self._end(
+                    connection, [(row, State.CANCELLED, cancelled()) for row in stopped], from_state=(State.RETRYING,)
+                )
+            async with connection.transaction():
                 postponed = list(self._postponed)
                 abandoned = await connection.fetch(_ABANDONED, _BATCH, _ABANDONED_AFTER, self._lease, postponed)
                 tokens += await self._end(
                     connection, [(row, *_verdict(row)) for row in abandoned], from_state=(State.RUNNING,)
                 )
         await self._answer(tokens)
-        return _BATCH in (len(overdue), len(abandoned))
+        return _BATCH in (len(overdue), len(stopped), len(abandoned))
 
     async def _end(
         self, connection: Any, verdicts: Sequence[tuple[Any, State, CommandError]], *, from_state: tuple[State, ...]

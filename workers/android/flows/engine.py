@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from contracts import android_actions as android
 from contracts import android_screen_actions as screen_actions
 from contracts.android_fields import Selector
-from contracts.errors import CommandError, ErrorCode, Permanent
+from contracts.errors import Cancelled, CommandError, ErrorCode, Permanent
 from workers.android.elements import Element, NoScreen, Screen
 from workers.android.flows import steps
 from workers.android.flows.collecting import Collection
@@ -76,6 +76,9 @@ class Engine:
                 await self._do(step)
             except Permanent as error:
                 raise self._told(error, number, step) from error
+            except Cancelled as error:
+                error.details |= {"flow": self._name, "step": number, "does": steps.describe(step)}
+                raise
         return Reading(self._output, tuple(self._artifacts))
 
     async def _do(self, step: steps.Step) -> None:
