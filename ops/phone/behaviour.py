@@ -54,6 +54,8 @@ class Behaviour(BaseModel):
     ui_dump_noise: Literal["none", "invalid_xml", "stack_trace"] = "none"
     """`invalid_xml` shows an element with characters that XML forbids, written as Android writes them; `stack_trace`
     prints what phones of some vendors do before a good dump."""
+    vendor_noise: bool = False
+    """True has every Java program print a stack trace of the vendor's before it begins, also when all is well."""
     hardware_keys: bool = True
     """False has no keys but the screen's: `monkey` does not run unless it is told to press none."""
     user: int = Field(default=0, ge=0, le=9999)

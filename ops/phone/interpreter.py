@@ -18,6 +18,11 @@ from ops.phone.syntax import Command, Group, If, Redirection, Simple, Word
 
 _SYNTAX_ERROR = 2
 _NOT_FOUND = 127
+_JAVA_PROGRAMS = frozenset({"am", "cmd", "ime", "input", "monkey", "pm", "settings", "uiautomator", "wm"})
+_VENDORS_TRACE = (
+    b"java.lang.ClassNotFoundException: com.vendor.performance.Booster\n"
+    b"\tat java.lang.Class.classForName(Native Method)\n\tat com.android.internal.os.RuntimeInit.main(RuntimeInit.java:9)\n"
+)
 _SECONDS = {
     "am": 0.4,
     "cmd": 0.1,
@@ -206,6 +211,8 @@ class _Shell:
             refused = refused_while_booting(call) if self.device.behaviour.boot == "booting" else None
             if refused is not None:
                 return refused
+            if self.device.behaviour.vendor_noise and argv[0] in _JAVA_PROGRAMS:
+                streams.err.write(_VENDORS_TRACE)
             exit_code = await program(call)
             behaviour = self.device.behaviour
             seconds = behaviour.slow_seconds.get(argv[0], 0) + behaviour.pace * _SECONDS.get(argv[0], 0)

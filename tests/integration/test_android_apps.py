@@ -19,6 +19,7 @@ KEYBOARD = "com.android.adbkeyboard"
         {"knows_cmd": False},
         {"knows_cmd": False, "hardware_keys": False},
         {"user": 10, "closed_users": (150,)},
+        {"vendor_noise": True},
     ],
     ids=str,
 )
@@ -112,3 +113,33 @@ async def test_an_app_is_installed_for_the_current_user(phone: OnePhone) -> None
     await phone.run(action="install", path="/data/local/tmp/a.apk")
 
     assert "org.example.thing" in (await phone.run(action="list_packages"))["packages"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"action": "tap", "x": 1, "y": 2},
+        {"action": "key", "key": "HOME"},
+        {"action": "text", "text": "日本"},
+        {"action": "list_packages"},
+        {"action": "stop_app", "package": NOTES},
+        {"action": "uninstall", "package": PERPLEXITY},
+        {"action": "ui_dump"},
+        {"action": "status"},
+        {"action": "shell", "argv": ["pm", "path", NOTES]},
+    ],
+    ids=lambda fields: fields["action"],
+)
+async def test_a_vendors_stack_trace_before_a_good_answer_is_read_past(
+    phone: OnePhone, fields: dict[str, object]
+) -> None:
+    phone.device.control.change(vendor_noise=True, user=10)
+
+    await phone.run(**fields)
+
+
+async def test_behind_a_vendors_stack_trace_the_reason_is_still_found(phone: OnePhone) -> None:
+    phone.device.control.change(vendor_noise=True)
+
+    failure = await phone.failure(action="start_app", package=NOTES, activity=".Nothing")
+    assert failure.message.endswith("Error: Activity class {com.ish.notes/.Nothing} does not exist.")

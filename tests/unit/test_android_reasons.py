@@ -60,6 +60,7 @@ def test_a_reason_is_never_longer_than_a_sentence() -> None:
         (NO_USER, True),
         ("** No activities found to run, monkey aborted.\n", True),
         ("java.lang.NullPointerException\n\tat a.B.c(B.java:1)\n", True),
+        ("java.lang.ClassNotFoundException: com.vendor.Booster\n\tat a.B.c(B.java:1)\n", False),
     ],
 )
 def test_a_program_that_exits_with_0_may_still_say_that_it_failed(printed: str, *, failed: bool) -> None:

@@ -16,7 +16,7 @@ from workers.android.reports import read_packages
 from workers.android.session import Session
 
 _FIRST_USER = "0"
-_USER = re.compile(rb"\s*([0-9]{1,6})\s*")
+_USER = re.compile(rb"^\s*([0-9]{1,6})\s*$", re.MULTILINE)
 _LAUNCHER = "-a android.intent.action.MAIN -c android.intent.category.LAUNCHER"
 # as a launcher starts an app: in a task of its own, or that task as it was left
 _AS_A_LAUNCHER = f"{_LAUNCHER} -f 0x10200000"
@@ -36,7 +36,7 @@ async def current_user(session: Session) -> str:
     """
     if session.user is None:
         output = await session.line("am get-current-user", effect=False)
-        told = _USER.fullmatch(output.stdout)
+        told = _USER.search(output.stdout)
         session.user = told[1].decode() if told and not output.exit_code else _FIRST_USER
     return session.user
 
@@ -131,9 +131,11 @@ async def is_installed(session: Session, package: str) -> bool:
         Permanent: The phone does not tell.
     """
     output = await session.line(f"pm path --user {await current_user(session)} {package}", effect=False)
-    if b"Exception" in output.stdout + output.stderr or _NO_SERVICE in output.stderr:
+    if any(line.startswith(b"package:") for line in output.stdout.splitlines()):
+        return True
+    if complains(output) or _NO_SERVICE in output.stderr:
         raise failure(output)
-    return output.stdout.startswith(b"package:")
+    return False
 
 
 async def installed_packages(session: Session, *, kind: str) -> list[str]:

@@ -28,6 +28,13 @@ _RANKS = (
             r"pkg: .*|Starting: .*|Broadcasting: .*|WARNING: linker.*|(bash )?arg: .*|args: \[.*|data=.*|:Monkey: .*"
         ),
     ),
+    # what vendors' own classes complain of when any Java program begins
+    (
+        2,
+        re.compile(
+            r".*\b(NoSuch(Method|Field)Exception|ClassNotFoundException|NoClassDefFoundError|UnsatisfiedLinkError)\b.*"
+        ),
+    ),
     (6, re.compile(r".*\b(Failure \[|INSTALL_(PARSE_)?FAILED|DELETE_FAILED).*")),
     (5, re.compile(r"(Caused by: )?([\w$]+\.)+[\w$]*(Exception|Error): \S.*|Security exception: \S.*")),
     (4, re.compile(r"error\b ?: ?\S.*", re.IGNORECASE)),
