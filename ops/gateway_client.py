@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 
 from contracts.settings import read_settings, stop
+from ops import operators
 from ops.stack import environment_file
 from ops.stack.errors import StackError
 from ops.stack.layout import Layout
@@ -90,7 +91,7 @@ def _address() -> tuple[str, str]:
     settings = read_settings()
     layout = Layout.of(settings)
     try:
-        url = settings.gateway_url or environment_file.read_value(layout, "ISH_GATEWAY_URL")
+        url = operators.local_value(layout, "gateway", "ISH_GATEWAY_URL", given=settings.gateway_url)
         key = settings.api_key or environment_file.read_value(layout, "ISH_API_KEY")
     except StackError as error:
         stop(f"{error}, or set ISH_GATEWAY_URL and ISH_API_KEY")

@@ -1,10 +1,15 @@
-"""Finds the addresses that an operator's command needs: given by `ISH_*`, else those of the local stack."""
+"""Finds the addresses that an operator's command needs: given by `ISH_*`, else those of the local stack.
 
+The local stack's are those in its state folder, whatever ports the settings mean now, and no secret of the stack is sent
+to one of them unless the stack's own service listens there.
+"""
+
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 from contracts.settings import Settings, read_settings, stop
-from ops.stack import environment_file
+from ops.stack import environment_file, ownership
 from ops.stack.addresses import Given, with_login
 from ops.stack.errors import StackError
 from ops.stack.layout import LOOPBACK, Layout
@@ -33,12 +38,34 @@ class BrokerAddresses:
 def postgres_url() -> str:
     """PostgreSQL as the role `ish_ops`; ends the process with one line when it is not known."""
     settings = read_settings()
-    if settings.postgres_url:
-        return settings.postgres_url
     try:
-        return environment_file.read_value(Layout.of(settings), "ISH_POSTGRES_URL")
+        return local_value(Layout.of(settings), "postgres", "ISH_POSTGRES_URL", given=settings.postgres_url)
     except StackError as error:
         stop(f"{error}, or set ISH_POSTGRES_URL")
+
+
+def local_value(layout: Layout, service: str, name: str, *, given: str = "") -> str:
+    """An address that was given; else, or if it is the local stack's, that one, once its service has shown that it is ours.
+
+    Args:
+        layout: Which stack.
+        service: Whose address.
+        name: The variable.
+        given: What the settings have; `source .ish/env` leaves the local stack's there.
+
+    Raises:
+        StackError: There is no local stack, or it does not listen there.
+    """
+    try:
+        own = environment_file.read_value(layout, name)
+    except StackError:
+        if given:
+            return given
+        raise
+    if given and given != own:
+        return given
+    ownership.check_ours(layout, service, own, setting=name)
+    return own
 
 
 def broker() -> BrokerAddresses:
@@ -46,9 +73,19 @@ def broker() -> BrokerAddresses:
     settings = read_settings()
     layout = Layout.of(settings)
     try:
-        return _given(settings, layout) or _local(layout)
+        return _given(_without_own(settings, layout), layout) or _local(layout)
     except StackError as error:
         stop(str(error))
+
+
+def _without_own(settings: Settings, layout: Layout) -> Settings:
+    """The settings but for what `source .ish/env` left there, which is not given from outside whatever ports are meant."""
+    own: dict[str, str] = {}
+    for name in ("amqp_url", "rabbitmq_management_url"):
+        with suppress(StackError):
+            if getattr(settings, name) == environment_file.read_value(layout, f"ISH_{name.upper()}"):
+                own[name] = ""
+    return settings.model_copy(update=own)
 
 
 def _given(settings: Settings, layout: Layout) -> BrokerAddresses | None:
@@ -73,4 +110,14 @@ def _local(layout: Layout) -> BrokerAddresses:
             f"there is no local stack in {layout.state_dir}: start it, or set ISH_RABBITMQ_MANAGEMENT_URL to an "
             "administrator's address"
         ) from error
-    return BrokerAddresses(f"amqp://{login}:{layout.ports.amqp}/", f"http://{login}:{layout.ports.management}")
+    amqp_url = environment_file.read_value(layout, "ISH_AMQP_URL")
+    management_url = environment_file.read_value(layout, "ISH_RABBITMQ_MANAGEMENT_URL")
+    for url in (amqp_url, management_url):
+        if urlsplit(url).hostname != LOOPBACK:
+            raise StackError(
+                f"the RabbitMQ of the stack in {layout.state_dir} is not its own: set ISH_RABBITMQ_MANAGEMENT_URL to an "
+                "administrator's address"
+            )
+        ownership.check_ours(layout, "rabbitmq", url, setting="ISH_RABBITMQ_MANAGEMENT_URL")
+    amqp, management = urlsplit(amqp_url).port, urlsplit(management_url).port
+    return BrokerAddresses(f"amqp://{login}:{amqp}/", f"http://{login}:{management}")
