@@ -137,8 +137,10 @@ class Stage:
         _, client = await self.gateway_process(name, **settings)
         return client
 
-    async def gateway_process(self, name: str = "gateway", **settings: str) -> tuple[Child, httpx.AsyncClient]:
-        """The same, with the process, for a test that kills it."""
+    async def gateway_process(
+        self, name: str = "gateway", *, status: str = "ready", **settings: str
+    ) -> tuple[Child, httpx.AsyncClient]:
+        """The same, with the process, for a test that kills it; and waited for until /ready says this."""
         port = free_port()
         child = self.start(name, "gateway", role="gateway", ISH_GATEWAY_PORT=str(port), **settings)
         self.key = self.key or await create_key(self.services.postgres_url("ish_ops"), self.owner)
@@ -153,7 +155,7 @@ class Stage:
                 answer = await client.get("/ready")
             except httpx.TransportError:
                 return False
-            return bool(answer.status_code == httpx.codes.OK and answer.json()["status"] == "ready")
+            return bool(answer.status_code == httpx.codes.OK and answer.json()["status"] == status)
 
         await until("the gateway is ready", ready)
         return child, client
