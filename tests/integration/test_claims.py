@@ -21,6 +21,7 @@ from workers.claims import NotClaimed, Verdict, claim, mark_alone
 from workers.commits import OutboxKey
 from workers.deliveries import Admitted, Claimed, Finished, Key
 from workers.handler import Artifact, FollowUp, Message, Outcome
+from workers.registry import Registration
 
 Make = Callable[..., Admitted]
 LEASE = 6.0
@@ -437,3 +438,82 @@ async def test_a_command_whose_last_run_takes_too_long_does_not_blame_what_put_i
 
     assert finished.error is not None
     assert (finished.error.code, finished.error.details) == (ErrorCode.DEADLINE_PASSED, {})
+
+
+async def test_a_command_that_is_taken_over_keeps_the_times_it_was_recorded_with(database: Any, command: Make) -> None:
+    dead, holder = await worker(database, silent_seconds=60), await worker(database)
+    first = command()
+    await claimed_by(database, dead, [first])
+    # its publisher gave no time: a later delivery is taken for a later command
+    later = command(publisher=first.envelope.publisher, id_=first.envelope.id)
+    later.envelope = replace(
+        later.envelope,
+        accepted_at=first.envelope.accepted_at + timedelta(minutes=5),
+        deadline_at=first.envelope.deadline_at + timedelta(minutes=5),
+    )
+
+    [taken], _ = await claimed_by(database, holder, [later])
+
+    assert taken.taken_over
+    envelope = taken.admitted.envelope
+    assert (envelope.accepted_at, envelope.deadline_at) == (first.envelope.accepted_at, first.envelope.deadline_at)
+    assert taken.command().accepted_at <= taken.started_at
+
+
+async def started_over(registration: Registration) -> None:
+    """Let heartbeats be missed, and the worker find out."""
+    old = registration.incarnation
+    await registration._pool.execute(  # noqa: SLF001  # the test's own pool
+        "update workers set heartbeat_at = clock_timestamp() - interval '1 hour' where incarnation = $1", old
+    )
+    beating = asyncio.ensure_future(registration.beat(lambda: ()))
+    async with asyncio.timeout(30):
+        while registration.incarnation == old:  # noqa: ASYNC110  # it is told nobody
+            await asyncio.sleep(0.02)
+    beating.cancel()
+
+
+async def registered(database: Any) -> Registration:
+    registration = Registration(database, pool_name="android", metrics_port=1, lease_seconds=5, heartbeat_seconds=0.02)
+    await registration.register()
+    return registration
+
+
+async def test_a_tap_whose_claim_was_not_answered_is_not_taken_for_interrupted(database: Any, command: Make) -> None:
+    registration = await registered(database)
+    tap = command(repeatable=False)
+    await claimed_by(database, registration.incarnation, [tap])  # and nobody hears of it
+
+    await started_over(registration)
+
+    [again], _ = await claimed_by(database, registration.incarnation, [tap])
+    assert (again.interrupted, again.taken_over, again.crashes, again.attempt) == (False, False, 0, 1)
+
+
+async def test_a_claim_that_was_answered_after_its_worker_registered_anew_is_its_own(
+    database: Any, command: Make
+) -> None:
+    registration = await registered(database)
+    old = registration.incarnation
+    await started_over(registration)
+    tap = command(repeatable=False)
+    await claimed_by(database, old, [tap])  # sent before, done after
+
+    async with database.acquire() as connection:
+        [again], _ = await claim(
+            connection,
+            [tap],
+            holder=registration.incarnation,
+            former=registration.former,
+            lease_seconds=LEASE,
+            in_flight=[],
+        )
+
+    assert not registration.is_still(old)
+    assert (again.interrupted, again.taken_over, again.crashes) == (False, False, 0)
+
+
+async def test_registering_again_after_a_lost_answer_is_no_error(database: Any) -> None:
+    registration = await registered(database)
+
+    await registration.register()

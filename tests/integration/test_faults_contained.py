@@ -1,15 +1,28 @@
 """A row that PostgreSQL refuses, for whatever reason and in whichever table, costs its own command and no other."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
+import httpx
 import pytest
 
 from contracts.publisher import Publisher
+from gateway.identities import identity
 from ops.stack.session import Session
-from tests.integration.consume_stand import POOLS, all_ended, consuming, published, publishing, rows, said, until
+from tests.integration.consume_stand import (
+    BODIES,
+    POOLS,
+    all_ended,
+    consuming,
+    published,
+    publishing,
+    rows,
+    said,
+    until,
+)
 from workers.consume import Pool
 from workers.handler import Command, Outcome
 
@@ -104,3 +117,25 @@ async def test_text_that_is_no_unicode_fails_its_own_command(services: Session, 
     ended = await states(services, name)
     assert ended.pop(bad) == ("failed", "unrepresentable")
     assert set(ended.values()) == {("succeeded", None)}
+
+
+async def test_a_row_that_postgres_refuses_does_not_keep_the_gateway_from_recording_others(
+    services: Session, client: httpx.AsyncClient, owner: str
+) -> None:
+    bad = identity(owner, "bad")
+
+    async with refusing(services, "commands", str(bad)):
+        answers = await asyncio.gather(
+            *(
+                client.post("/api/relay", json=BODIES[RELAY.queue], headers={"Idempotency-Key": key})
+                for key in ("one", "bad", "other", "last")
+            )
+        )
+
+        async def recorded() -> bool:
+            found = await rows(services, "select state from commands where owner = $1", owner)
+            return [row["state"] for row in found] == ["queued"] * 3
+
+        await until(recorded)
+
+    assert {answer.status_code for answer in answers} == {httpx.codes.ACCEPTED}

@@ -274,6 +274,25 @@ async def test_two_outbox_workers_expire_each_command_once(bench: Stand) -> None
     assert len(await bench.outbox_rows()) == 70
 
 
+async def test_a_command_that_cannot_be_ended_does_not_hold_up_those_behind_it(bench: Stand) -> None:
+    bad = await bench.command("queued", deadline=2 * LONG_AGO)
+    ids = [await bench.command("queued", deadline=LONG_AGO) for _ in range(3)]
+    await bench.owner.execute(f"""
+        create function refuse_end() returns trigger language plpgsql as $$
+        begin if new.id = '{bad}' then raise exception 'not this one'; end if; return new; end $$;
+        create trigger refuse_end before update on commands for each row execute function refuse_end();
+    """)
+    expire = Expire(bench.database, answer=_nobody, lease_seconds=6)
+
+    try:
+        await expire.round()
+        await expire.round()
+    finally:
+        await bench.owner.execute("drop trigger refuse_end on commands; drop function refuse_end()")
+
+    assert [(await bench.row(id_))["state"] for id_ in (bad, *ids)] == ["queued", "expired", "expired", "expired"]
+
+
 async def _nobody(_: object) -> None:
     """Answers nobody."""
 

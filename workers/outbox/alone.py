@@ -5,6 +5,8 @@ from contextlib import asynccontextmanager
 from enum import IntEnum
 from typing import Any
 
+from contracts.database import acquired
+
 
 class Job(IntEnum):
     """Advisory lock keys of PostgreSQL, one per job; any constants that nothing else in the database uses."""
@@ -25,7 +27,7 @@ async def alone(database: Any, job: Job) -> AsyncIterator[Any]:
     Yields:
         A connection, which holds the lock; None when another process has the job.
     """
-    async with database.acquire() as connection:
+    async with acquired(database) as connection:
         if not await connection.fetchval("select pg_try_advisory_lock($1)", int(job)):
             yield None
             return

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from contracts.commands import KINDS, routing_key
-from contracts.database import is_passing
+from contracts.database import acquired, is_passing
 from contracts.envelope import Envelope, write_envelope
 from contracts.errors import ErrorCode
 from contracts.logs import get_logger
@@ -184,7 +184,7 @@ class Resend:
         failed = [(row, failure) for row, failure in zip(rows, failures, strict=True) if failure is not None]
         hopeless = [(row, failure) for row, failure in failed if self._is_hopeless(row, failure)]
         later = [row for row, failure in failed if not self._is_hopeless(row, failure)] + list(missing_event)
-        async with self._database.acquire() as connection, connection.transaction():
+        async with acquired(self._database) as connection, connection.transaction():
             if hopeless:
                 await insert_dead_letters(connection, [_letter(row, failure) for row, failure in hopeless])
             gone = [*done, *(row for row, _ in hopeless)]
