@@ -133,6 +133,7 @@ async def test_a_line_with_the_phones_fence_is_run(phone: OnePhone) -> None:
         {"action": "text", "text": "a"},
         {"action": "text", "text": "日本"},
         {"action": "start_app", "package": NOTES},
+        {"action": "open_url", "url": "https://example.org/"},
         {"action": "uninstall", "package": "ai.perplexity.app.android"},
         {"action": "push", "path": "/sdcard/x", "content_base64": "eA=="},
         {"action": "record", "seconds": 1},

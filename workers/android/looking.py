@@ -73,6 +73,16 @@ async def look_once(session: Session) -> Screen:
         CommandError: The phone cannot look.
         NoScreen: It could not tell this time, as while something on the screen keeps moving; the message is the phone's.
     """
+    try:
+        screen = await _read(session)
+    except NoScreen as error:
+        session.unreadable = str(error)
+        raise
+    session.unreadable = ""
+    return screen
+
+
+async def _read(session: Session) -> Screen:
     compressed = time.monotonic() < session.screen.restless_until
     try:
         output = await session.line(_dump(compressed=compressed), effect=False, max_output_bytes=_MAX_XML_BYTES)

@@ -90,6 +90,8 @@ class Session:
         self.touched = False
         """Whether something that must not happen twice may have happened."""
         self.screen = screen or ScreenMemory()
+        self.unreadable = ""
+        """Why the last look at the screen showed nothing, in the phone's words; empty when it did."""
         self.user: str | None = None
         """The phone's current user; None until it was asked."""
 
@@ -244,9 +246,12 @@ class Session:
         Args:
             failure: What adb reported.
         """
+        message = failure.message
+        if failure.code is ErrorCode.TIMEOUT and self.unreadable and self.unreadable not in message:
+            message = f"{message}; the screen could not be read: {self.unreadable}"
         if self.touched:
-            return self._uncertain(failure.code, failure.message)
-        return Transient(failure.code, failure.message, details={"cause": failure.code.value})
+            return self._uncertain(failure.code, message)
+        return Transient(failure.code, message, details={"cause": failure.code.value})
 
     def settled(self, error: CommandError) -> CommandError:
         """The same error, unless it would let an action be tried again of which a part has happened."""
