@@ -2,12 +2,12 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Generator
 from typing import Any
 
 import pytest
 
+from contracts.database import acquired
 from contracts.topology import RELAY
 from ops.stack.session import Session
 from tests.integration.outbox_stand import Stand, stand
@@ -69,25 +69,36 @@ class Explaining:
         self._pool = pool
         self.plans: list[str] = []
 
-    @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[Any]:
+    def acquire(self) -> "Acquiring":
+        """A connection that explains, to be awaited or entered as asyncpg's is."""
+        return Acquiring(self)
+
+    async def explaining(self) -> "ExplainingConnection":
         """A connection that explains."""
-        async with self._pool.acquire() as connection:
-            yield ExplainingConnection(connection, self.plans)
+        return ExplainingConnection(await self._pool.acquire(), self.plans)
+
+    async def release(self, connection: "ExplainingConnection") -> None:
+        """Give it back."""
+        await self._pool.release(connection.inner)
 
     async def fetch(self, sql: str, *arguments: Any) -> Any:
         """As asyncpg's pool."""
-        async with self.acquire() as connection:
+        async with acquired(self) as connection:
             return await connection.fetch(sql, *arguments)
+
+    async def fetchrow(self, sql: str, *arguments: Any) -> Any:
+        """As asyncpg's pool."""
+        async with acquired(self) as connection:
+            return await connection.fetchrow(sql, *arguments)
 
     async def fetchval(self, sql: str, *arguments: Any) -> Any:
         """As asyncpg's pool."""
-        async with self.acquire() as connection:
+        async with acquired(self) as connection:
             return await connection.fetchval(sql, *arguments)
 
     async def execute(self, sql: str, *arguments: Any) -> Any:
         """As asyncpg's pool."""
-        async with self.acquire() as connection:
+        async with acquired(self) as connection:
             return await connection.execute(sql, *arguments)
 
     def read_whole(self) -> list[str]:
@@ -95,21 +106,40 @@ class Explaining:
         return [line.strip() for plan in self.plans for line in plan.splitlines() if WHOLE.search(line)]
 
 
+class Acquiring:
+    """What asyncpg's `acquire` gives: it is awaited, or entered."""
+
+    def __init__(self, pool: Explaining) -> None:
+        self._pool = pool
+        self._connection: ExplainingConnection | None = None
+
+    def __await__(self) -> Generator[Any, None, "ExplainingConnection"]:
+        return self._pool.explaining().__await__()
+
+    async def __aenter__(self) -> "ExplainingConnection":
+        self._connection = await self
+        return self._connection
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._connection is not None
+        await self._pool.release(self._connection)
+
+
 class ExplainingConnection:
     """A connection that also asks for the plan of everything it runs."""
 
     def __init__(self, connection: Any, plans: list[str]) -> None:
-        self._connection = connection
+        self.inner = connection
         self._plans = plans
 
     def __getattr__(self, name: str) -> Any:
-        inner = getattr(self._connection, name)
+        inner = getattr(self.inner, name)
         if name not in {"fetch", "fetchrow", "fetchval", "execute"}:
             return inner
 
         async def explained(sql: str, *arguments: Any) -> Any:
             if sql.split(maxsplit=1)[0] in {"select", "with", "update", "delete"}:
-                plan = await self._connection.fetch(f"explain {sql}", *arguments)
+                plan = await self.inner.fetch(f"explain {sql}", *arguments)
                 self._plans.append("\n".join(row[0] for row in plan))
             return await inner(sql, *arguments)
 
