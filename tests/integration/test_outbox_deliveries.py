@@ -134,6 +134,68 @@ async def test_a_conversation_is_delivered_one_at_a_time_oldest_first(bench: Sta
     assert receiver.most_inside == 1
 
 
+async def test_an_older_message_recorded_while_a_younger_is_on_its_way_waits_for_its_turn(
+    bench: Stand, receiver: Receiver
+) -> None:
+    await make_target(bench, receiver.url)
+    await message(bench, "younger")
+    receiver.open.clear()
+
+    async with job(bench) as one, job(bench) as other:
+        await rounds_until(one, "the younger is on its way", lambda: _inside(receiver, 1))
+        await message(bench, "older", accepted=timedelta(seconds=-60))
+        await message(bench, "oldest", accepted=timedelta(seconds=-90))
+        for _ in range(5):
+            await asyncio.gather(one.round(), other.round())
+            await make_due_but_leased(bench)
+        assert receiver.texts == ["younger"]
+        receiver.open.set()
+
+        async def done() -> bool:
+            await asyncio.gather(one.round(), other.round())
+            return (await states(bench)) == {"delivered": 3}
+
+        await until("all delivered", done)
+
+    assert receiver.texts == ["younger", "oldest", "older"]
+    assert receiver.most_inside == 1
+
+
+async def test_what_waits_for_a_turn_is_delivered_by_others_when_its_worker_died(
+    bench: Stand, receiver: Receiver
+) -> None:
+    await make_target(bench, receiver.url)
+    await message(bench, "first")
+    await message(bench, "second", accepted=timedelta(seconds=1))
+    receiver.open.clear()
+    async with job(bench) as dying:
+        await rounds_until(dying, "the first is on its way", lambda: _inside(receiver, 1))
+        async with job(bench) as living:
+            # as if that worker had died: nobody keeps its turn, and its try is forgotten
+            await bench.owner.execute(
+                "update delivery_turns set until = now() where target_id in (select id from targets where owner = $1)",
+                bench.name,
+            )
+            await make_due(bench)
+            receiver.open.set()
+            await rounds_until(living, "delivered", lambda: _has(bench, delivered=2))
+
+    assert receiver.texts[-1] == "second"
+    assert {headers["webhook-id"] for headers, _ in receiver.received[:2]} == {receiver.received[0][0]["webhook-id"]}
+    assert not await bench.owner.fetch("select from delivery_turns")
+
+
+async def make_due_but_leased(bench: Stand) -> None:
+    """What is parked is looked at again."""
+    await bench.owner.execute(
+        "update deliveries set not_before = now() where owner = $1 and state = 'pending' and tries = 0", bench.name
+    )
+
+
+async def _inside(receiver: Receiver, count: int) -> bool:
+    return receiver.inside == count
+
+
 async def test_conversations_go_in_parallel_but_one_target_never_has_all_the_slots(
     bench: Stand, receiver: Receiver
 ) -> None:

@@ -1,11 +1,11 @@
 """Delivers recorded messages to webhook targets: per conversation one at a time, oldest first, tried for a day.
 
-    pending ──due, and first of its conversation──► leased ──2xx──► delivered ──► the next one is taken at once
+    pending ──due, first of its conversation, whose turn is taken──► leased ──2xx──► delivered ──► the next one, at once
        ▲  │ due, and not the first                     ├─ 410, or older than a day ──► abandoned ──► the next one is due
        │  ▼                                            ▼
        └ parked until the first is due again      5 s, 30 s, 2 min, 10 min, then each hour
 
-A target that is down occupies a few of the slots, never all of them.
+Turns are in `workers.outbox.delivery_turns`. A target that is down occupies a few of the slots, never all of them.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from contracts.database import AWAY
 from contracts.logs import get_logger
 from contracts.metrics import DELIVERIES
 from contracts.restarting import tell_fault
+from workers.outbox import delivery_turns
 from workers.outbox.webhooks import TIMEOUT_SECONDS, Answer, Webhooks
 
 SLOTS = 50
@@ -31,74 +32,6 @@ _IN_A_ROW = 100
 _LOOK_AT = 500
 _LEASE = timedelta(seconds=3 * TIMEOUT_SECONDS)
 _BACKOFF_SECONDS = (5.0, 30.0, 120.0, 600.0, 3600.0)
-
-_JOB_COLUMNS = """
-leased.seq, leased.tries, leased.target_id, leased.publisher, leased.command_id, leased.position, leased.accepted_at,
-  t.name, t.url, t.secret, t.disabled_at is not null as disabled,
-  m.conversation_id, m.sender, m.text, m.metadata, m.sent_at
-from leased join targets t on t.id = leased.target_id
-left join messages m on m.publisher = leased.publisher and m.command_id = leased.command_id
-  and m.position = leased.position
-"""
-
-# What is due but not the first of its conversation is parked, so that a long queue behind a target that is down is
-# looked at once per try of its first and not once per round.
-_TAKE = f"""
-with due as materialized (
-  select seq, target_id, conversation_id from deliveries
-  where state = 'pending' and not_before <= clock_timestamp() and target_id <> all ($1::uuid[])
-  order by not_before limit $2 for update skip locked
-),
-judged as materialized (
-  select due.seq, due.target_id, head.seq = due.seq as first, head.not_before as head_not_before
-  from due cross join lateral (
-    select p.seq, p.not_before from deliveries p
-    where p.state = 'pending' and p.target_id = due.target_id and p.conversation_id = due.conversation_id
-    order by p.accepted_at, p.seq limit 1
-  ) head
-),
-chosen as materialized (
-  select seq from (
-    select seq, row_number() over (partition by target_id order by seq) as place from judged where first
-  ) ranked where place <= $3 order by place, seq limit $4
-),
-parked as (
-  update deliveries d set not_before = greatest(j.head_not_before, clock_timestamp() + interval '1 second')
-  from judged j where d.seq = j.seq and not j.first
-),
-leased as (
-  update deliveries d set not_before = clock_timestamp() + $5::interval, tries = d.tries + 1
-  from chosen where d.seq = chosen.seq returning d.*
-)
-select {_JOB_COLUMNS}
-"""  # noqa: S608  # only constants of this module
-
-# `tries` fences: whoever's lease ran out finds another number
-_FINISH = f"""
-with done as (
-  update deliveries set state = $3, finished_at = clock_timestamp(), last_error = $4
-  where seq = $1 and tries = $2 and state = 'pending' returning target_id, conversation_id
-),
-next as materialized (
-  select head.seq from done cross join lateral (
-    select p.seq from deliveries p
-    where p.state = 'pending' and p.target_id = done.target_id and p.conversation_id = done.conversation_id
-      and p.seq <> $1
-    order by p.accepted_at, p.seq limit 1
-  ) head
-),
-leased as (
-  update deliveries d set tries = d.tries + $5::bool::int,
-    not_before = clock_timestamp() + case when $5 then $6::interval else interval '0' end
-  from next where d.seq = next.seq returning d.*
-)
-select {_JOB_COLUMNS}
-"""  # noqa: S608  # only constants of this module
-
-_POSTPONE = """
-update deliveries set not_before = clock_timestamp() + $3::interval, last_error = $4
-where seq = $1 and tries = $2 and state = 'pending'
-"""
 
 
 class Deliveries:
@@ -145,7 +78,9 @@ class Deliveries:
             await self._slot_freed.wait()
             return True
         full = [target for target, count in self._busy.items() if count >= SLOTS_PER_TARGET]
-        jobs = await self._database.fetch(_TAKE, full, _LOOK_AT, SLOTS_PER_TARGET, free, _LEASE)
+        jobs = await delivery_turns.take(
+            self._database, without=full, look_at=_LOOK_AT, per_target=SLOTS_PER_TARGET, most=free, lease=_LEASE
+        )
         for job in jobs:
             self._busy[job["target_id"]] += 1
             self._group.create_task(self._serve(job))
@@ -174,10 +109,9 @@ class Deliveries:
         try:
             for place in range(_IN_A_ROW):
                 answer = await self._try(job)
-                rows = await self._settle(job, answer, go_on=place + 1 < _IN_A_ROW and not self._stopping)
-                if not rows:
+                job = await self._settle(job, answer, go_on=place + 1 < _IN_A_ROW and not self._stopping)
+                if job is None:
                     return
-                job = rows[0]
         except (asyncpg.PostgresError, *AWAY) as error:
             # the lease ends by itself, and the receiver knows the webhook's id
             self._log.warning("postgres_unreachable", error=repr(error))
@@ -206,24 +140,20 @@ class Deliveries:
         fields = {"target": job["name"], "command_id": str(job["command_id"]), "tries": job["tries"]}
         if answer.delivered:
             DELIVERIES.labels("delivered").inc()
-            rows = await self._finish(job, "delivered", None, go_on=go_on)
-            return rows if go_on else None
+            return await self._finish(job, "delivered", None, go_on=go_on)
         if answer.final or datetime.now(UTC) - job["accepted_at"] > self._give_up:
             DELIVERIES.labels("abandoned").inc()
             self._log.error("delivery_given_up", error=answer.problem, **fields)
             # the next one is due now, and gets a turn of its own: its target may be down
-            await self._finish(job, "abandoned", answer.problem, go_on=False)
-            return None
+            return await self._finish(job, "abandoned", answer.problem, go_on=False)
         DELIVERIES.labels("failed").inc()
         delay_seconds = max(backoff_seconds(job["tries"]), answer.retry_after_seconds or 0.0)
         self._log.warning("delivery_failed", error=answer.problem, retry_in_seconds=round(delay_seconds, 1), **fields)
-        await self._database.execute(
-            _POSTPONE, job["seq"], job["tries"], timedelta(seconds=delay_seconds), answer.problem
-        )
+        await delivery_turns.postpone(self._database, job, timedelta(seconds=delay_seconds), answer.problem)
         return None
 
     async def _finish(self, job: Any, state: str, problem: str | None, *, go_on: bool) -> Any:
-        return await self._database.fetch(_FINISH, job["seq"], job["tries"], state, problem, go_on, _LEASE)
+        return await delivery_turns.finish(self._database, job, state, problem, go_on=go_on, lease=_LEASE)
 
 
 def webhook_id(job: Any) -> str:
