@@ -11,10 +11,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from typing_extensions import override
+
+from contracts.plain_text import plain
+from contracts.service_urls import FORMS, check, completed
 
 _PREFIX = "ISH_"
 
@@ -52,12 +55,16 @@ class Settings(BaseSettings):
 
     # where things are
     amqp_url: str = Field(
-        default="", description="RabbitMQ, as this process's own user: amqp://user:password@host:port/"
+        default="", description="RabbitMQ, as this process's own user: amqp://user:password@host:port/%2F"
     )
     postgres_url: str = Field(default="", description="PostgreSQL, as this process's own role.")
     redis_url: str = Field(default="", description="Redis; empty means none: only caches and shared limits are lost.")
     rabbitmq_management_url: str = Field(default="", description="RabbitMQ's management API, for operators' commands.")
     gateway_url: str = Field(default="", description="Where the CLI finds the gateway.")
+    ca_file: Path | None = Field(
+        default=None,
+        description="PEM file of the authority that signed the services' certificates; see ops/docs/tls.md.",
+    )
     gateway_host: str = Field(default="127.0.0.1", description="Address the gateway listens on.")
     gateway_port: int = Field(default=8000, ge=1, le=65535, description="Port the gateway listens on.")
     gateway_connections: int = Field(
@@ -193,6 +200,20 @@ class Settings(BaseSettings):
             refuse_printed_secret(value)
         return value
 
+    @field_validator(*FORMS, mode="after")
+    @classmethod
+    def _refuse_no_address(cls, value: str, info: ValidationInfo) -> str:
+        check(info.field_name or "", value)
+        return value
+
+    @model_validator(mode="after")
+    def _complete_addresses(self) -> Self:
+        if self.ca_file is not None and not self.ca_file.is_file():
+            raise ValueError(f"ISH_CA_FILE: there is no file {self.ca_file}")
+        for name in FORMS:
+            self.__dict__[name] = completed(getattr(self, name), ca_file=self.ca_file)
+        return self
+
     @model_validator(mode="after")
     def _lease_outlives_heartbeats(self) -> Self:
         if self.heartbeat_seconds * 2 > self.lease_seconds:
@@ -236,7 +257,8 @@ def read_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        stop(f"{_PREFIX}{place.upper()}: {first['msg']}" if place else first["msg"])
+        said = first["msg"].removeprefix("Value error, ")
+        stop(f"{_PREFIX}{place.upper()}: {said}" if place else said)
     except ValueError as error:
         stop(str(error))
 
@@ -274,5 +296,5 @@ def stop(sentence: str, *, code: int = 2) -> NoReturn:
         sentence: What is wrong and what to do.
         code: The exit status; 2 is for settings, as shells use it for usage.
     """
-    sys.stderr.write(f"ish: {sentence}\n")
+    sys.stderr.write(f"ish: {plain(' '.join(sentence.splitlines()))}\n")
     raise SystemExit(code)
