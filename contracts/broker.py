@@ -14,6 +14,9 @@ from aiormq.channel import Channel
 from pamqp import commands as spec
 from yarl import URL
 
+from contracts.plain_text import plain
+from contracts.service_errors import ServiceTrouble, place_of, sentence, user_of
+from contracts.service_urls import vhost_of
 from contracts.topology import Binding, Exchange, Queue, Topology, topology
 from contracts.undecodable import tolerate_undecodable
 
@@ -23,15 +26,23 @@ _DECLARE_TIMEOUT_SECONDS = 60.0
 _CHANNEL_SECONDS = 10.0
 
 
-class BrokerAway(Exception):
+class BrokerAway(ServiceTrouble):
     """RabbitMQ cannot be reached or refuses the login; the sentence says which and where, without the password."""
+
+
+class LoginRefused(BrokerAway):
+    """There is no such user, or the password is another."""
+
+
+class VhostClosed(BrokerAway):
+    """The login is right, but the vhost is not there or not open to this user."""
 
 
 async def connect(url: str, *, name: str) -> AbstractConnection:
     """Open one plain connection (no automatic recovery: whoever uses it reopens what it had on it).
 
     Args:
-        url: amqp:// or amqps:// URL.
+        url: amqp:// or amqps:// URL; what its query says, such as `heartbeat` and `cafile`, is kept.
         name: Connection name shown by the broker.
 
     Raises:
@@ -39,14 +50,48 @@ async def connect(url: str, *, name: str) -> AbstractConnection:
     """
     tolerate_undecodable()
     address = URL(url)
-    place = f"{address.host}:{address.port or 5672} as {address.user}"
+    query = {"heartbeat": str(HEARTBEAT_SECONDS), **address.query, "name": name}
     try:
         async with asyncio.timeout(_CONNECT_TIMEOUT_SECONDS):
-            return await aio_pika.connect(address.update_query(heartbeat=str(HEARTBEAT_SECONDS), name=name))
-    except (aiormq.ProbableAuthenticationError, aiormq.AuthenticationError) as error:
-        raise BrokerAway(f"RabbitMQ at {place}: login refused") from error
+            return await aio_pika.connect(address.with_query(query))
     except Exception as error:  # a port that accepts and closes at once raises what no list foresees
-        raise BrokerAway(f"RabbitMQ at {place} cannot be reached: {error!r}") from error
+        raise _told(url, error) from error
+
+
+@asynccontextmanager
+async def connected(url: str, *, name: str) -> AsyncIterator[AbstractConnection]:
+    """A connection for the time of the block, whose errors are told in one line.
+
+    Args:
+        url: See `connect`.
+        name: See `connect`.
+
+    Raises:
+        BrokerAway: It could not be opened, or RabbitMQ refused or lost what was done with it.
+    """
+    connection = await connect(url, name=name)
+    try:
+        async with connection:
+            yield connection
+    except (aiormq.AMQPError, OSError, TimeoutError) as error:
+        raise _told(url, error) from error
+
+
+def _told(url: str, error: BaseException) -> BrokerAway:
+    where, said = f"RabbitMQ at {place_of(url)} as {user_of(url)}", plain(error)
+    if isinstance(error, aiormq.ProbableAuthenticationError | aiormq.AuthenticationError):
+        return LoginRefused(f"{where}: login refused; correct the user and the password in ISH_AMQP_URL")
+    # aiormq does not hand on what RabbitMQ says when it closes a connection instead of opening the vhost
+    if "Connection.OpenOk" in said or "NOT_ALLOWED" in said:
+        return VhostClosed(
+            f"{where}: the vhost {plain(vhost_of(url))} is not there, or closed to this user; make it with `rabbitmqctl "
+            "add_vhost` and allow the user with `rabbitmqctl set_permissions -p`, or correct the path of ISH_AMQP_URL"
+        )
+    if "ACCESS_REFUSED" in said:
+        return BrokerAway(
+            f"{where}: it refuses this user ({said}); give it rights in this vhost, or correct ISH_AMQP_URL"
+        )
+    return BrokerAway(sentence("RabbitMQ", url, error, setting="ISH_AMQP_URL"))
 
 
 async def open_channel(connection: AbstractConnection, kind: Callable[[Any, int], Any]) -> Any:
@@ -102,8 +147,7 @@ async def apply_topology(url: str, *, queue_max_length: int = 2_000_000) -> list
         BrokerAway: RabbitMQ cannot be reached.
         ValueError: A queue or exchange exists with other arguments; the sentence names it and both values.
     """
-    connection = await connect(url, name="ish topology")
-    async with connection, asyncio.timeout(_DECLARE_TIMEOUT_SECONDS):
+    async with connected(url, name="ish topology") as connection, asyncio.timeout(_DECLARE_TIMEOUT_SECONDS):
         wanted = topology(queue_max_length)
         made = [queue.name for queue in wanted.queues if not await queue_exists(connection, queue.name)]
         await declare(connection, wanted)

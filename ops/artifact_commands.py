@@ -1,24 +1,20 @@
 """`ish artifacts`: upload a file for phones, list what there is, and get one."""
 
-import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Table
 
+from contracts.plain_text import plain
 from contracts.settings import stop
 from ops import uploading
 from ops.gateway_client import call, save
+from ops.terminal import console, print_table, write_json, write_line
 
 app = typer.Typer(help="Files for phones and from them.", no_args_is_help=True)
-
-_PIPE_COLUMNS = 240
 
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
@@ -34,7 +30,10 @@ def upload(
     """Upload a file; prints the artifact's id, which `install` and `push` take."""
     with _progress(file, hidden=as_json) as progress:
         artifact = uploading.upload(file, media_type=media_type, resume=resume, progress=progress)
-    sys.stdout.write(json.dumps(artifact, indent=2) + "\n" if as_json else f"{artifact['id']}\n")
+    if as_json:
+        write_json(artifact)
+    else:
+        write_line(artifact["id"])
 
 
 @app.command("list")
@@ -46,15 +45,10 @@ def list_(
     """Show artifacts, newest first."""
     page = call("GET", "/api/artifacts", limit=limit)
     if as_json:
-        sys.stdout.write(json.dumps(page["items"], indent=2) + "\n")
+        write_json(page["items"])
         return
-    table = Table("id", "bytes", "name or type", box=None)
-    table.columns[0].no_wrap = True
-    for one in page["items"]:
-        table.add_row(one["id"], str(one["size_bytes"]), one["file_name"] or one["media_type"])
-    # what others wrote is shown as it is, brackets included; in a pipe no row is broken
-    width = None if sys.stdout.isatty() else _PIPE_COLUMNS
-    Console(markup=False, highlight=False, emoji=False, width=width).print(table)
+    rows = [(one["id"], one["size_bytes"], one["file_name"] or one["media_type"]) for one in page["items"]]
+    print_table(("id", "bytes", "name or type"), rows, whole={"id"}, spare=("bytes",))
 
 
 @app.command()
@@ -71,10 +65,10 @@ def get(
 @contextmanager
 def _progress(file: Path, *, hidden: bool) -> Iterator[uploading.Progress]:
     """A bar on standard error, in a terminal only."""
-    console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+    out = console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(
-        *columns, TimeRemainingColumn(), console=console, disable=hidden or not console.is_terminal, transient=True
+        *columns, TimeRemainingColumn(), console=out, disable=hidden or not out.is_terminal, transient=True
     ) as bar:
-        task = bar.add_task(file.name, total=file.stat().st_size)
+        task = bar.add_task(plain(file.name), total=file.stat().st_size)
         yield lambda sent: bar.update(task, completed=sent)

@@ -1,7 +1,5 @@
 """The `ish` command: the local stack here, every other subject in a `<noun>_commands` module of its own."""
 
-import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -12,13 +10,16 @@ import typer
 
 from contracts.settings import Settings, read_settings
 from contracts.settings import stop as stop_process
+from ops.one_line import OneLineGroup
 from ops.stack import control, demo, report
 from ops.stack.console import Console
 from ops.stack.errors import StackError
 from ops.stack.layout import Layout
+from ops.terminal import write_json
 
 app = typer.Typer(
     name="ish",
+    cls=OneLineGroup,
     help="ISH Chat: durable commands for chat relays, AI models and Android phones.",
     no_args_is_help=True,
     add_completion=False,
@@ -86,7 +87,7 @@ def status(*, as_json: Annotated[bool, typer.Option("--json", help="For programs
     layout, _, console = _stack()
     summary = report.summary(layout)
     if as_json:
-        sys.stdout.write(json.dumps(summary, indent=2) + "\n")
+        write_json(summary)
     else:
         report.status(console, summary)
     raise typer.Exit(0 if summary["complete"] else 1)
@@ -110,8 +111,6 @@ def _one_line_errors() -> Iterator[None]:
         yield
     except StackError as error:
         stop_process(str(error), code=1)
-    except OSError as error:
-        stop_process(f"{error.strerror}: {error.filename}", code=1)
 
 
 def _add_subjects(add: Callable[..., None]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -9,18 +10,20 @@ import typer
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from contracts.commands import KINDS
+from contracts.plain_text import plain
 from contracts.results import State
 from contracts.settings import stop
 from ops.gateway_client import call
+from ops.terminal import console, fits, print_table, print_text, table, write_json, write_line
 
 app = typer.Typer(help="Commands and what became of them.", no_args_is_help=True)
 
-_INDENT = (0, 0, 0, 4)
+_INDENT = 4
 _STOP_SECONDS = 10
 """For which a running command's end is waited for: a few heartbeats of its worker."""
-_PIPE_COLUMNS = 240
 
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 CommandId = Annotated[str, typer.Argument(help="As the POST answered it, or `list` shows it.")]
@@ -39,19 +42,9 @@ def list_(
         stop(f"--kind: {kind!r} is not one of {', '.join(KINDS)}")
     page = call("GET", "/api/commands", status=status.value if status else None, kind=kind, limit=limit)
     if as_json:
-        _write_json(page["items"])
+        write_json(page["items"])
         return
-    table = Table("id", "kind", "status", "accepted", "finished", "error", box=None)
-    for one in page["items"]:
-        table.add_row(
-            one["id"],
-            one["kind"],
-            one["status"],
-            _time(one["accepted_at"]),
-            _time(one["finished_at"]),
-            one["error_code"] or "",
-        )
-    _console().print(table)
+    _print_list(page["items"])
 
 
 @app.command()
@@ -59,14 +52,14 @@ def show(command_id: CommandId, *, as_json: AsJson = False) -> None:
     """Show a command, each of its attempts with its routing decision and calls, and its result."""
     command = call("GET", f"/api/commands/{_uuid(command_id)}")
     if as_json:
-        _write_json(command)
+        write_json(command)
         return
-    console = _console()
-    console.print(f"{command['kind']} {command['id']}: {command['status']}")
-    console.print(_facts(command))
+    out = console()
+    write_line(f"{command['kind']} {command['id']}: {command['status']}")
+    out.print(_facts(command))
     for attempt in command["attempts"]:
-        _print_attempt(console, attempt)
-    _print_result(console, command["result"])
+        _print_attempt(out, attempt)
+    _print_result(command["result"])
 
 
 @app.command()
@@ -74,7 +67,31 @@ def cancel(command_id: CommandId) -> None:
     """Cancel a command; one that runs is stopped, if it can be, and waited for."""
     command = call("DELETE", f"/api/commands/{_uuid(command_id)}", wait=_STOP_SECONDS)
     status = "cancel requested" if command["status"] == State.RUNNING else command["status"]
-    sys.stdout.write(f"{status} {command['id']}\n")
+    write_line(f"{status} {command['id']}")
+
+
+def _print_list(items: list[dict[str, Any]]) -> None:
+    headers, whole = ("id", "kind", "status", "accepted", "finished", "error"), {"id", "kind", "status", "accepted"}
+    rows = [
+        (
+            one["id"],
+            one["kind"],
+            one["status"],
+            _time(one["accepted_at"]),
+            _time(one["finished_at"]),
+            one["error_code"],
+        )
+        for one in items
+    ]
+    out, wide = console(), table(headers, rows, whole=whole)
+    if fits(out, wide):
+        out.print(wide)
+        return
+    narrow = [
+        (f"{id_}\n  {error}" if error else id_, kind, state, _day_and_time(accepted))
+        for id_, kind, state, accepted, _, error in rows
+    ]
+    print_table(headers[:4], narrow, whole={"id", "kind", "status"}, gap=1)
 
 
 def _facts(command: dict[str, Any]) -> Table:
@@ -89,14 +106,16 @@ def _facts(command: dict[str, Any]) -> Table:
         "next run": _time(command["retry_at"]),
         "correlation id": command["correlation_id"] or "",
     }
-    table = Table.grid(padding=(0, 2))
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
     for name, value in facts.items():
         if value:
-            table.add_row(f"  {name}", value)
-    return table
+            grid.add_row(f"  {name}", Text(plain(value)))
+    return grid
 
 
-def _print_attempt(console: Console, attempt: dict[str, Any]) -> None:
+def _print_attempt(out: Console, attempt: dict[str, Any]) -> None:
     error = attempt["error"]
     parts = [
         f"attempt {attempt['attempt']}: {attempt['outcome']}",
@@ -106,63 +125,57 @@ def _print_attempt(console: Console, attempt: dict[str, Any]) -> None:
         _cost(attempt["cost_usd"]),
         f"by {attempt['worker']}",
     ]
-    console.print("\n" + ", ".join(part for part in parts if part))
+    print_text("\n" + ", ".join(part for part in parts if part), out=out)
     if error:
-        console.print(Padding(f"{error['code']}: {error['message']}", _INDENT))
+        print_text(f"{error['code']}: {error['message']}", indent=_INDENT, out=out)
     details = attempt["details"] or {}
     if details.get("cached"):
-        console.print(Padding("from the cache: an identical question was answered before", _INDENT))
+        print_text("from the cache: an identical question was answered before", indent=_INDENT, out=out)
     if details.get("route"):
-        _print_route(console, details["route"])
+        _print_route(out, details["route"])
     if details.get("calls"):
-        _print_calls(console, details["calls"])
+        _print_calls(out, details["calls"])
 
 
-def _print_route(console: Console, route: dict[str, Any]) -> None:
-    table = Table("", "candidate", "score", "why", box=None)
+def _print_route(out: Console, route: dict[str, Any]) -> None:
     chosen = [(str(place), one) for place, one in enumerate(route.get("candidates", ()), start=1)]
-    for place, one in (*chosen, *(("-", one) for one in route.get("left_out", ()))):
-        table.add_row(place, one["target"], _number(one.get("score")), one.get("reason") or "")
+    rows = [
+        (place, one["target"], _number(one.get("score")), one.get("reason"))
+        for place, one in (*chosen, *(("-", one) for one in route.get("left_out", ())))
+    ]
     alias = f"alias {route['alias']}, " if route.get("alias") else ""
-    console.print(Padding(f"routing: {alias}policy {route.get('policy')}", _INDENT))
-    console.print(Padding(table, _INDENT))
+    print_text(f"routing: {alias}policy {route.get('policy')}", indent=_INDENT, out=out)
+    out.print(Padding(table(("", "candidate", "score", "why"), rows), (0, 0, 0, _INDENT)))
 
 
-def _print_calls(console: Console, calls: list[dict[str, Any]]) -> None:
-    table = Table("", "call", "outcome", "time", "first token", "tokens", "", box=None)
-    for place, one in enumerate(calls, start=1):
-        table.add_row(
-            str(place),
+def _print_calls(out: Console, calls: list[dict[str, Any]]) -> None:
+    rows = [
+        (
+            place,
             one["target"] + (" (probe)" if one.get("probe") else ""),
             one["outcome"],
             _seconds(one.get("seconds")),
             _seconds(one.get("first_token_seconds")),
             _tokens(one.get("tokens_in"), one.get("tokens_out")),
-            one.get("message") or "",
+            one.get("message"),
         )
-    console.print(Padding("calls", _INDENT))
-    console.print(Padding(table, _INDENT))
+        for place, one in enumerate(calls, start=1)
+    ]
+    headers = ("", "call", "outcome", "time", "first token", "tokens", "")
+    print_text("calls", indent=_INDENT, out=out)
+    out.print(Padding(table(headers, rows), (0, 0, 0, _INDENT)))
 
 
-def _print_result(console: Console, result: dict[str, Any] | None) -> None:
+def _print_result(result: dict[str, Any] | None) -> None:
     if result is None:
         return
-    console.print("\nresult")
+    sys.stdout.write("\nresult\n")
     error = result.get("error")
     if error:
-        console.print(Padding(f"{error['code']}: {error['message']}", _INDENT))
-    else:
-        console.print(Padding(json.dumps(result.get("output"), indent=2, ensure_ascii=False), _INDENT))
-
-
-def _console() -> Console:
-    # what others wrote is shown as it is, brackets included; in a pipe no row is broken
-    width = None if sys.stdout.isatty() else _PIPE_COLUMNS
-    return Console(markup=False, highlight=False, emoji=False, width=width)
-
-
-def _write_json(document: Any) -> None:
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        print_text(f"{error['code']}: {error['message']}", indent=_INDENT)
+    else:  # never wrapped, so that it can be copied
+        text = plain(json.dumps(result.get("output"), indent=2, ensure_ascii=False), lines=True)
+        sys.stdout.write(textwrap.indent(text, " " * _INDENT) + "\n")
 
 
 def _uuid(text: str) -> UUID:
@@ -175,6 +188,11 @@ def _uuid(text: str) -> UUID:
 def _time(text: str | None) -> str:
     """`2026-01-02 03:04:05.678`, UTC."""
     return "" if text is None else text.rstrip("Z").removesuffix("+00:00").replace("T", " ")[:23]
+
+
+def _day_and_time(text: str) -> str:
+    """`2026-01-02 03:04:05.678` without the year and what is less than a second."""
+    return text[5:19]
 
 
 def _seconds(value: float | None) -> str:

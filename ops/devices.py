@@ -1,15 +1,15 @@
 """Phones as operators see and mark them: tags, and leases taken back; each change is in the audit log."""
 
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from getpass import getuser
 from typing import Any
 
-import asyncpg
 import orjson
+
+from ops.database import connected
 
 TAG = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 MOST_TAGS = 32
@@ -64,7 +64,7 @@ async def list_devices(postgres_url: str) -> list[Device]:
     Args:
         postgres_url: As the role `ish_ops`.
     """
-    async with _connected(postgres_url) as connection:
+    async with connected(postgres_url) as connection:
         rows = await connection.fetch(_LIST)
     return [Device(**{**row, "tags": tuple(row["tags"])}) for row in rows]
 
@@ -116,7 +116,7 @@ async def release_device(postgres_url: str, serial: str) -> bool:
     Returns:
         Whether any worker held it.
     """
-    async with _connected(postgres_url) as connection, connection.transaction():
+    async with connected(postgres_url) as connection, connection.transaction():
         token = await connection.fetchval(_RELEASE, serial)
         if token is not None:
             await _audit(connection, "device_released", serial, {"token": token})
@@ -124,7 +124,7 @@ async def release_device(postgres_url: str, serial: str) -> bool:
 
 
 async def _change(postgres_url: str, statement: str, action: str, serial: str, tags: Sequence[str]) -> list[str]:
-    async with _connected(postgres_url) as connection, connection.transaction():
+    async with connected(postgres_url) as connection, connection.transaction():
         left: list[str] | None = await connection.fetchval(statement, serial, list(tags))
         if left is None:
             raise ValueError(f"no phone is called {serial}")
@@ -140,12 +140,3 @@ async def _audit(connection: Any, action: str, serial: str, details: dict[str, A
     except (KeyError, OSError):  # a container may have no name for its user
         actor = "unknown"
     await connection.execute(_AUDIT, actor, action, f"device {serial}", orjson.dumps(details).decode())
-
-
-@asynccontextmanager
-async def _connected(postgres_url: str) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(postgres_url, timeout=10, command_timeout=10)
-    try:
-        yield connection
-    finally:
-        await connection.close()

@@ -7,6 +7,8 @@ from typing import Any
 
 import httpx
 
+from contracts.service_errors import place_of, sentence
+from contracts.service_urls import for_http
 from contracts.settings import read_settings, stop
 from ops import operators
 from ops.stack import environment_file
@@ -24,13 +26,21 @@ def gateway(timeout: httpx.Timeout | float = _TIMEOUT_SECONDS) -> Iterator[httpx
         timeout: Of one request.
     """
     url, key = _address()
+    if not (key.isascii() and key.isprintable()):
+        stop("ISH_API_KEY: is no key: it begins with ish_ and holds letters, digits, _ and -")
     try:
-        with httpx.Client(base_url=url, headers={"X-API-Key": key}, timeout=timeout, trust_env=False) as client:
+        bare, verify = for_http(url)
+        headers = {"X-API-Key": key}
+        with httpx.Client(
+            base_url=bare.rstrip("/"), headers=headers, timeout=timeout, trust_env=False, verify=verify
+        ) as client:
             yield client
     except (httpx.InvalidURL, httpx.UnsupportedProtocol):
-        stop(f"ISH_GATEWAY_URL: {url!r} is not the address of a gateway")
-    except httpx.TransportError as error:
-        stop(f"the gateway at {url} does not answer ({str(error) or type(error).__name__}): is it running?", code=1)
+        stop("ISH_GATEWAY_URL: is not the address of a gateway, such as http://host:port")
+    except (httpx.TransportError, OSError) as error:
+        if isinstance(error, OSError) and error.filename:
+            raise  # of the file that is sent or written
+        stop(sentence("the gateway", url, error, setting="ISH_GATEWAY_URL"), code=1)
 
 
 def call(method: str, path: str, **parameters: str | int | None) -> dict[str, Any]:
@@ -44,15 +54,18 @@ def call(method: str, path: str, **parameters: str | int | None) -> dict[str, An
     query = {name: value for name, value in parameters.items() if value is not None}
     with gateway() as client:
         answer = client.request(method, path, params=query)
-    document: dict[str, Any] = {}
     try:
         document = answer.json()
     except ValueError:
+        document = None
+    if not isinstance(document, dict):
         stop(
-            f"what answers at {answer.url.copy_with(path='/')} is no gateway: it sent something other than JSON", code=1
+            f"what answers at {place_of(str(answer.url))} is no gateway: it sent something other than its JSON; correct "
+            "ISH_GATEWAY_URL",
+            code=1,
         )
     if not answer.is_success:
-        stop(detail_of(answer), code=1)
+        stop(_refusal(answer), code=1)
     return document
 
 
@@ -67,12 +80,19 @@ def save(path: str, file: Path) -> None:
         with gateway() as client, client.stream("GET", path) as answer:
             if not answer.is_success:
                 answer.read()
-                stop(detail_of(answer), code=1)
+                stop(_refusal(answer), code=1)
             with file.open("xb") as target:
                 for piece in answer.iter_bytes():
                     target.write(piece)
     except OSError as error:
         stop(f"{file}: {error.strerror}", code=1)
+
+
+def _refusal(answer: httpx.Response) -> str:
+    said = f"the gateway at {place_of(str(answer.url))}: {detail_of(answer)}"
+    if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        return f"{said}; correct ISH_API_KEY (`ish keys create` makes one)"
+    return said
 
 
 def detail_of(answer: httpx.Response) -> str:
@@ -95,4 +115,4 @@ def _address() -> tuple[str, str]:
         key = settings.api_key or environment_file.read_value(layout, "ISH_API_KEY")
     except StackError as error:
         stop(f"{error}, or set ISH_GATEWAY_URL and ISH_API_KEY")
-    return url.rstrip("/"), key
+    return url, key

@@ -1,23 +1,16 @@
 """`ish keys`: make, list and revoke API keys."""
 
-import asyncio
-import json
-import sys
-from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-import asyncpg
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from contracts.settings import stop
 from ops import keys, operators
+from ops.one_line import run
+from ops.terminal import print_table, write_json, write_line
 
 app = typer.Typer(help="API keys of the HTTP gateway.", no_args_is_help=True)
-
-Answer = TypeVar("Answer")
 
 
 @app.command()
@@ -29,7 +22,7 @@ def create(
 ) -> None:
     """Make a key and print it, once: only its hash is kept."""
     expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
-    sys.stdout.write(_run(keys.create_key(operators.postgres_url(), owner, label, expires_at=expires_at)) + "\n")
+    write_line(run(keys.create_key(operators.postgres_url(), owner, label, expires_at=expires_at)))
 
 
 @app.command("list")
@@ -39,15 +32,15 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Show every key, without its secret."""
-    records = _run(keys.list_keys(operators.postgres_url(), owner))
+    records = run(keys.list_keys(operators.postgres_url(), owner))
     if as_json:
-        rows = [{name: _text(getattr(record, name)) for name in record.__slots__} for record in records]
-        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        write_json([{name: _text(getattr(record, name)) for name in record.__slots__} for record in records])
         return
-    table = Table("id", "owner", "label", "created", "state", box=None)
-    for record in records:
-        table.add_row(record.id, record.owner, record.label, f"{record.created_at:%Y-%m-%d %H:%M}", _state(record))
-    Console().print(table)
+    rows = [
+        (record.id, record.owner, record.label, f"{record.created_at:%Y-%m-%d %H:%M}", _state(record))
+        for record in records
+    ]
+    print_table(("id", "owner", "label", "created", "state"), rows, whole={"id", "created"})
 
 
 @app.command()
@@ -55,16 +48,9 @@ def revoke(
     key_id: Annotated[str, typer.Argument(help="The 12 characters after `ish_`, as `list` shows them.")],
 ) -> None:
     """End a key's validity; gateways notice within five seconds."""
-    if not _run(keys.revoke_key(operators.postgres_url(), key_id)):
+    if not run(keys.revoke_key(operators.postgres_url(), key_id)):
         stop(f"there is no valid key {key_id}", code=1)
-    sys.stdout.write(f"revoked {key_id}\n")
-
-
-def _run(work: Coroutine[Any, Any, Answer]) -> Answer:
-    try:
-        return asyncio.run(work)
-    except (ValueError, OSError, asyncpg.PostgresError, TimeoutError) as error:
-        stop(str(error) or type(error).__name__, code=1)
+    write_line(f"revoked {key_id}")
 
 
 def _state(record: keys.KeyRecord) -> str:

@@ -9,10 +9,9 @@ from datetime import datetime
 from getpass import getuser
 from typing import Any
 
-import asyncpg
-
 from contracts.settings import refuse_printed_secret
 from contracts.topology import RESERVED_NAMES
+from ops.database import connected
 
 OWNER = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _ID_CHARACTERS = string.ascii_lowercase + string.digits
@@ -66,13 +65,9 @@ async def create_key(postgres_url: str, owner: str, label: str = "", *, expires_
     refuse_printed_secret(label)
     identity = "".join(secrets.choice(_ID_CHARACTERS) for _ in range(_ID_LENGTH))
     key = f"ish_{identity}_{secrets.token_urlsafe(_SECRET_BYTES)}"
-    connection = await _connect(postgres_url)
-    try:
-        async with connection.transaction():
-            await connection.execute(_INSERT, identity, owner, hashlib.sha256(key.encode()).digest(), label, expires_at)
-            await _audit(connection, "key_created", identity, owner)
-    finally:
-        await connection.close()
+    async with connected(postgres_url) as connection, connection.transaction():
+        await connection.execute(_INSERT, identity, owner, hashlib.sha256(key.encode()).digest(), label, expires_at)
+        await _audit(connection, "key_created", identity, owner)
     return key
 
 
@@ -83,11 +78,8 @@ async def list_keys(postgres_url: str, owner: str | None = None) -> list[KeyReco
         postgres_url: As the role `ish_ops`.
         owner: Only theirs; None for all.
     """
-    connection = await _connect(postgres_url)
-    try:
+    async with connected(postgres_url) as connection:
         return [KeyRecord(**row) for row in await connection.fetch(_LIST, owner)]
-    finally:
-        await connection.close()
 
 
 async def revoke_key(postgres_url: str, key_id: str) -> bool:
@@ -100,19 +92,11 @@ async def revoke_key(postgres_url: str, key_id: str) -> bool:
     Returns:
         False when there is no such key, or it was revoked before.
     """
-    connection = await _connect(postgres_url)
-    try:
-        async with connection.transaction():
-            owner = await connection.fetchval(_REVOKE, key_id)
-            if owner is not None:
-                await _audit(connection, "key_revoked", key_id, owner)
-    finally:
-        await connection.close()
+    async with connected(postgres_url) as connection, connection.transaction():
+        owner = await connection.fetchval(_REVOKE, key_id)
+        if owner is not None:
+            await _audit(connection, "key_revoked", key_id, owner)
     return owner is not None
-
-
-async def _connect(postgres_url: str) -> Any:
-    return await asyncpg.connect(postgres_url, timeout=10, command_timeout=10)
 
 
 async def _audit(connection: Any, action: str, key_id: str, owner: str) -> None:

@@ -2,17 +2,20 @@
 
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import httpx
 
-VHOST = "/"
+from contracts.plain_text import plain
+from contracts.service_errors import ServiceTrouble, sentence
+from contracts.service_urls import DEFAULT_VHOST, for_http
+
 _TIMEOUT_SECONDS = 20.0
 _NOT_FOUND = 404
 _REFUSED = (401, 403)
 
 
-class ManagementError(Exception):
+class ManagementError(ServiceTrouble):
     """The API cannot be reached or said no; the sentence says which and where, without the password."""
 
 
@@ -20,21 +23,32 @@ class Management:
     """One user's view of the API.
 
     Args:
-        url: http://user:password@host:port of RabbitMQ's management plugin.
+        url: http://user:password@host:port of RabbitMQ's management plugin; `https://…?cafile=…` names an authority.
+        vhost: Whose queues, exchanges and permissions are meant.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, vhost: str = DEFAULT_VHOST) -> None:
         parts = urlsplit(url)
         if not parts.hostname or not parts.username:
-            raise ManagementError("RabbitMQ's management address must be http://user:password@host:port")
-        self.user = parts.username
+            raise ManagementError(
+                "RabbitMQ's management address must be http://user:password@host:port: set ISH_RABBITMQ_MANAGEMENT_URL"
+            )
+        self.vhost = vhost
+        self._url = url
+        self.user = unquote(parts.username)
         host = parts.netloc.rpartition("@")[2]
-        self._place = f"{host} as {self.user}"
+        self._place = plain(f"{host} as {self.user}")
+        try:
+            bare, verify = for_http(url)
+        except OSError as error:
+            raise ManagementError(self._told(error)) from error
+        path = urlsplit(bare).path.rstrip("/")
         self._client = httpx.AsyncClient(
-            base_url=urlunsplit((parts.scheme, host, "/api/", "", "")),
-            auth=httpx.BasicAuth(httpx.URL(url).username, httpx.URL(url).password),
+            base_url=urlunsplit((parts.scheme, host, f"{path}/api/", "", "")),
+            auth=httpx.BasicAuth(self.user, unquote(parts.password or "")),
             timeout=_TIMEOUT_SECONDS,
             trust_env=False,
+            verify=verify,
         )
 
     async def __aenter__(self) -> Self:
@@ -90,14 +104,33 @@ class Management:
         try:
             response = await self._client.request(method, "/".join(quote(part, safe="") for part in path), json=body)
         except httpx.HTTPError as error:
-            raise ManagementError(f"RabbitMQ's management API at {self._place} cannot be reached: {error!r}") from error
+            raise ManagementError(self._told(error)) from error
         if response.status_code == _NOT_FOUND:
             return None
         if response.status_code in _REFUSED:
-            raise ManagementError(f"RabbitMQ's management API at {self._place} refuses: an administrator is needed")
+            raise ManagementError(
+                f"RabbitMQ's management API at {self._place} refuses: an administrator is needed ({_reason(response)}); "
+                "correct the user and the password in ISH_RABBITMQ_MANAGEMENT_URL"
+            )
         if response.is_error:
             raise ManagementError(
                 f"RabbitMQ's management API at {self._place} answers {response.status_code} to {method} "
-                f"{'/'.join(path)}: {response.text[:200]}"
+                f"{'/'.join(path)}: {plain(response.text)[:200]}"
             )
-        return response.json() if method == "GET" else True
+        try:
+            return response.json() if method == "GET" else True
+        except ValueError as error:
+            raise ManagementError(
+                f"what answers at {self._place} is not RabbitMQ's management API: it sent something other than JSON; "
+                "correct ISH_RABBITMQ_MANAGEMENT_URL"
+            ) from error
+
+    def _told(self, error: BaseException) -> str:
+        return sentence("RabbitMQ's management API", self._url, error, setting="ISH_RABBITMQ_MANAGEMENT_URL")
+
+
+def _reason(response: httpx.Response) -> str:
+    try:
+        return plain(response.json()["reason"])[:200]
+    except (ValueError, KeyError, TypeError):
+        return f"it answers {response.status_code}"

@@ -6,8 +6,9 @@ to one of them unless the stack's own service listens there.
 
 from contextlib import suppress
 from dataclasses import dataclass
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
+from contracts.service_urls import vhost_of, with_explicit_vhost
 from contracts.settings import Settings, read_settings, stop
 from ops.stack import environment_file, ownership
 from ops.stack.addresses import Given, with_login
@@ -32,7 +33,12 @@ class BrokerAddresses:
             user: Its name.
             password: Its password.
         """
-        return with_login(self.amqp_url, user, password)
+        return with_explicit_vhost(with_login(self.amqp_url, user, password))
+
+    @property
+    def vhost(self) -> str:
+        """Whose queues, exchanges and permissions every command acts on."""
+        return vhost_of(self.amqp_url)
 
 
 def postgres_url() -> str:
@@ -96,9 +102,10 @@ def _given(settings: Settings, layout: Layout) -> BrokerAddresses | None:
     if not (parts.hostname and parts.username and parts.password):
         raise StackError("ISH_RABBITMQ_MANAGEMENT_URL must be an administrator's: http://user:password@host:port")
     login = parts.netloc.rpartition("@")[0]
-    place = urlsplit(given.amqp_url)
-    host = place.netloc.rpartition("@")[2] or f"{parts.hostname}:{_AMQP_PORT}"
-    return BrokerAddresses(f"{place.scheme or 'amqp'}://{login}@{host}/", given.management_url)
+    amqp_url = given.amqp_url or f"amqp://{parts.hostname}:{_AMQP_PORT}/"
+    place = urlsplit(amqp_url)  # its vhost and its options are kept
+    place = place._replace(netloc=f"{login}@{place.netloc.rpartition('@')[2]}")
+    return BrokerAddresses(with_explicit_vhost(urlunsplit(place)), given.management_url)
 
 
 def _local(layout: Layout) -> BrokerAddresses:
@@ -120,4 +127,4 @@ def _local(layout: Layout) -> BrokerAddresses:
             )
         ownership.check_ours(layout, "rabbitmq", url, setting="ISH_RABBITMQ_MANAGEMENT_URL")
     amqp, management = urlsplit(amqp_url).port, urlsplit(management_url).port
-    return BrokerAddresses(f"amqp://{login}:{amqp}/", f"http://{login}:{management}")
+    return BrokerAddresses(f"amqp://{login}:{amqp}/%2F", f"http://{login}:{management}")

@@ -20,6 +20,7 @@ from ops.phone.fleet import Listening, numbered, phones, told_apart
 from ops.phone.status import effect_line, status
 from ops.stack.layout import LOOPBACK, PHONE_HOST, Layout
 from ops.stack.probes import port_is_free
+from ops.terminal import console, write_line
 from workers.android.adb import AdbFailure, AdbServer
 from workers.android.devices import parse_servers
 
@@ -116,7 +117,7 @@ def change(
     except OSError:
         stop(f"no simulated phone is controlled at 127.0.0.1:{port}; `ish phone start` tells its port", code=1)
     for name, value in behaviour.model_dump().items():
-        typer.echo(f"{name}={json.dumps(value)}")
+        write_line(f"{name}={json.dumps(value)}")
 
 
 def _control_port(asked: int | None, usual: int) -> int:
@@ -176,24 +177,24 @@ async def _show(running: Sequence[Listening], note: str) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    console = Console(highlight=False, soft_wrap=True)
-    if console.is_terminal:
-        await _show_live(console, running, note, stopping)
+    out = console()
+    if out.is_terminal:
+        await _show_live(out, running, note, stopping)
         return
     for phone in running:
-        console.print(f"{phone.name} listens on {phone.address}", markup=False)
-    console.print(note, markup=False)
+        write_line(f"{phone.name} listens on {phone.address}")
+    write_line(note)
     seen = {phone.name: phone.device.effects.count for phone in running}
     while not await _is_set_within(stopping, _LOOK_SECONDS):
         for phone in running:
             for effect in phone.device.effects.latest:
                 if effect["n"] > seen[phone.name]:
                     seen[phone.name] = effect["n"]
-                    console.print(f"{phone.name}  {effect_line(effect)}", markup=False)
+                    write_line(f"{phone.name}  {effect_line(effect)}")
 
 
-async def _show_live(console: Console, running: Sequence[Listening], note: str, stopping: asyncio.Event) -> None:
-    with Live(status(running, note=note), console=console, auto_refresh=False) as live:
+async def _show_live(out: Console, running: Sequence[Listening], note: str, stopping: asyncio.Event) -> None:
+    with Live(status(running, note=note), console=out, auto_refresh=False) as live:
         while not await _is_set_within(stopping, _LOOK_SECONDS):
             live.update(status(running, note=note), refresh=True)
 

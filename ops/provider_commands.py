@@ -1,8 +1,6 @@
 """`ish providers`: ask every configured AI model one small question and say what is wrong with those that fail."""
 
 import asyncio
-import json
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,13 +10,12 @@ from uuid import uuid4
 
 import httpx
 import typer
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from contracts.errors import CommandError, ErrorCode, Transient
 from contracts.settings import read_settings, secret_from_environment, stop
 from ops.stack.layout import Layout
+from ops.terminal import print_table, print_text, write_json
 from workers.ai.call import Question, ask
 from workers.ai.client import open_client
 from workers.ai.configuration import ConfigurationError, Target, load
@@ -78,7 +75,7 @@ def check(
         stop(str(error), code=1)
     checks = asyncio.run(run(configuration.targets, timeout_seconds=timeout))
     if as_json:
-        sys.stdout.write(json.dumps([asdict(one) for one in checks], indent=2) + "\n")
+        write_json([asdict(one) for one in checks])
     else:
         _print(checks)
     raise typer.Exit(0 if all(one.ok for one in checks) else 1)
@@ -146,15 +143,19 @@ def _hint(error: CommandError, target: Target) -> str | None:
 
 
 def _print(checks: Sequence[Check]) -> None:
-    table = Table("model", "result", "first token", "whole answer", box=None)
-    for one in checks:
-        result = Text("ok", "green") if one.ok else Text(one.code or "failed", "red")
-        table.add_row(one.target, result, _shown(one.first_token_seconds), _shown(one.seconds))
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
+    rows = [
+        (
+            one.target,
+            Text("ok", "green") if one.ok else Text(one.code or "failed", "red"),
+            _shown(one.first_token_seconds),
+            _shown(one.seconds),
+        )
+        for one in checks
+    ]
+    print_table(("model", "result", "first token", "whole answer"), rows, spare=("first token",))
     for one in checks:
         if not one.ok:
-            console.print(Text(f"{one.target}: {one.message}" + (f"\n  {one.hint}" if one.hint else "")))
+            print_text(f"{one.target}: {one.message}" + (f"\n  {one.hint}" if one.hint else ""))
 
 
 def _shown(seconds: float | None) -> str:

@@ -1,26 +1,18 @@
 """`ish publishers`: add, list and remove outside publishers, who use the queues without the gateway."""
 
-import asyncio
-import json
-import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
-import asyncpg
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from contracts.broker import BrokerAway
-from contracts.settings import stop
 from contracts.topology import reply_queue
 from ops import operators, publishers
-from ops.management import ManagementError
+from ops.one_line import run
+from ops.terminal import print_table, write_json, write_line
 
 app = typer.Typer(help="Outside publishers: who may publish commands without the gateway.", no_args_is_help=True)
 
-Answer = TypeVar("Answer")
 Name = Annotated[str, typer.Argument(help="Its RabbitMQ user; results go to reply.NAME.")]
 
 
@@ -45,7 +37,10 @@ def add(
         if name in await publishers.list_users(broker.management_url):
             if not renew:
                 raise ValueError(f"the user {name} exists: --renew gives it a new password")
-            present = {one.name: one.kinds for one in await publishers.list_publishers(broker.management_url)}
+            present = {
+                one.name: one.kinds
+                for one in await publishers.list_publishers(broker.management_url, vhost=broker.vhost)
+            }
             allowed = wanted or present.get(name)  # a new password must not widen its rights
         return await publishers.add_publisher(
             broker.management_url,
@@ -55,21 +50,27 @@ def add(
             postgres_url=operators.postgres_url(),
         )
 
-    sys.stdout.write(broker.amqp_url_of(name, _run(make())) + "\n")
+    write_line(broker.amqp_url_of(name, run(make())))
 
 
 @app.command("list")
 def list_(*, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
     """Show every outside publisher."""
-    found = _run(publishers.list_publishers(operators.broker().management_url))
+    broker = operators.broker()
+    found = run(publishers.list_publishers(broker.management_url, vhost=broker.vhost))
     if as_json:
-        sys.stdout.write(json.dumps([asdict(one) for one in found], indent=2) + "\n")
+        write_json([asdict(one) for one in found])
         return
-    table = Table("name", "kinds", "reply queue", "replies waiting", box=None)
-    for one in found:
-        waiting = "missing" if one.replies_waiting is None else str(one.replies_waiting)
-        table.add_row(one.name, ", ".join(one.kinds), reply_queue(one.name), waiting)
-    Console().print(table)
+    rows = [
+        (
+            one.name,
+            ", ".join(one.kinds),
+            reply_queue(one.name),
+            "missing" if one.replies_waiting is None else one.replies_waiting,
+        )
+        for one in found
+    ]
+    print_table(("name", "kinds", "reply queue", "replies waiting"), rows, whole={"name"}, spare=("reply queue",))
 
 
 @app.command()
@@ -80,7 +81,7 @@ def remove(
 ) -> None:
     """Remove a publisher; its reply queue stays while there are replies in it."""
     broker = operators.broker()
-    left = _run(
+    left = run(
         publishers.remove_publisher(
             broker.management_url,
             name,
@@ -90,11 +91,4 @@ def remove(
         )
     )
     kept = "" if left is None else f"; {reply_queue(name)} keeps {left} replies"
-    sys.stdout.write(f"removed {name}{kept}\n")
-
-
-def _run(work: Coroutine[Any, Any, Answer]) -> Answer:
-    try:
-        return asyncio.run(work)
-    except (ValueError, OSError, ManagementError, BrokerAway, asyncpg.PostgresError, TimeoutError) as error:
-        stop(str(error) or type(error).__name__, code=1)
+    write_line(f"removed {name}{kept}")

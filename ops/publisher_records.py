@@ -4,11 +4,9 @@ RabbitMQ holds the same as a topic permission. The table is written first and th
 lets in a worker never refuses for want of a row; `record_known` takes over publishers made before the table was.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import asyncpg
+from ops.database import connected
 
 _RECORD = """
 insert into publishers (name, routing_keys) values ($1, $2)
@@ -28,7 +26,7 @@ async def record(postgres_url: str, name: str, routing_keys: Sequence[str]) -> N
         name: Its RabbitMQ user.
         routing_keys: Of the kinds that it may send.
     """
-    async with _connected(postgres_url) as connection:
+    async with connected(postgres_url) as connection:
         await connection.execute(_RECORD, name, list(routing_keys))
 
 
@@ -42,7 +40,7 @@ async def record_known(postgres_url: str, kinds: Mapping[str, Sequence[str]]) ->
     Returns:
         Those that were new.
     """
-    async with _connected(postgres_url) as connection:
+    async with connected(postgres_url) as connection:
         found = [await connection.fetchval(_RECORD_KNOWN, name, list(keys)) for name, keys in kinds.items()]
     return [name for name in found if name is not None]
 
@@ -54,14 +52,5 @@ async def forget(postgres_url: str, name: str) -> None:
         postgres_url: As the role `ish_ops`.
         name: Its RabbitMQ user.
     """
-    async with _connected(postgres_url) as connection:
+    async with connected(postgres_url) as connection:
         await connection.execute(_FORGET, name)
-
-
-@asynccontextmanager
-async def _connected(postgres_url: str) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(postgres_url, timeout=10, command_timeout=10)
-    try:
-        yield connection
-    finally:
-        await connection.close()

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import aiormq
 
-from contracts.broker import connect, declare, queue_exists
+from contracts.broker import connected, declare, queue_exists
+from contracts.service_urls import DEFAULT_VHOST, vhost_of
 from contracts.topology import (
     COMMANDS,
     NOTHING,
@@ -29,7 +30,7 @@ from contracts.topology import (
     reply_queue,
 )
 from ops import publisher_records
-from ops.management import VHOST, Management
+from ops.management import Management
 
 REPLIES_MAX_LENGTH = 1_000_000
 """Replies a publisher's queue holds before it refuses more; the outbox worker keeps what did not fit."""
@@ -77,21 +78,20 @@ async def add_publisher(
         ValueError: The name or a kind breaks its rule, or the reply queue exists with other arguments.
         ManagementError: The API cannot be reached, or this user is no administrator.
         BrokerAway: AMQP cannot be reached.
-        OSError, asyncpg.PostgresError, TimeoutError: PostgreSQL cannot be reached.
+        DatabaseTrouble: PostgreSQL cannot be reached.
     """
     check_name(name)
     rights = publisher_permissions(name, _queues_of(kinds))
     password = secrets.token_urlsafe(_PASSWORD_BYTES)
-    connection = await connect(amqp_url_for_admin, name="ish publishers")
-    async with connection:
+    async with connected(amqp_url_for_admin, name="ish publishers") as connection:
         await declare(connection, reply_topology(name))
     if postgres_url is not None:
         await publisher_records.record(postgres_url, name, _kinds_of(rights.topic_write or NOTHING))
-    async with Management(management_url) as api:
+    async with Management(management_url, vhost=vhost_of(amqp_url_for_admin)) as api:
         await _put_user(api, name, password, rights)
         await api.put(
             "topic-permissions",
-            VHOST,
+            api.vhost,
             name,
             body={"exchange": COMMANDS, "write": rights.topic_write or NOTHING, "read": NOTHING},
         )
@@ -113,12 +113,12 @@ async def restore_publishers(management_url: str, *, amqp_url_for_admin: str, po
         ValueError: A reply queue exists with other arguments.
         ManagementError: See there.
         BrokerAway: AMQP cannot be reached.
-        OSError, asyncpg.PostgresError, TimeoutError: PostgreSQL cannot be reached.
+        DatabaseTrouble: PostgreSQL cannot be reached.
     """
-    found = await list_publishers(management_url)
+    found = await list_publishers(management_url, vhost=vhost_of(amqp_url_for_admin))
     made: list[str] = []
     if found:
-        async with await connect(amqp_url_for_admin, name="ish publishers") as connection:
+        async with connected(amqp_url_for_admin, name="ish publishers") as connection:
             for one in found:
                 if not await queue_exists(connection, reply_queue(one.name)):
                     made.append(reply_queue(one.name))
@@ -152,14 +152,13 @@ async def remove_publisher(
         ManagementError: See there.
         BrokerAway: AMQP cannot be reached.
     """
-    async with Management(management_url) as api:
+    async with Management(management_url, vhost=vhost_of(amqp_url_for_admin)) as api:
         if name not in {one.name for one in await _publishers(api)}:
             raise ValueError(f"there is no publisher {name}")
         await api.delete("users", name)
     if postgres_url is not None:
         await publisher_records.forget(postgres_url, name)
-    connection = await connect(amqp_url_for_admin, name="ish publishers")
-    async with connection:
+    async with connected(amqp_url_for_admin, name="ish publishers") as connection:
         channel = await connection.channel()
         try:
             # over AMQP, since the API's counts are seconds old
@@ -173,16 +172,17 @@ async def remove_publisher(
     return None
 
 
-async def list_publishers(management_url: str) -> list[Publisher]:
-    """Every outside publisher, by name.
+async def list_publishers(management_url: str, *, vhost: str = DEFAULT_VHOST) -> list[Publisher]:
+    """Every outside publisher of a vhost, by name.
 
     Args:
         management_url: The management API as an administrator.
+        vhost: Where it may publish.
 
     Raises:
         ManagementError: See there.
     """
-    async with Management(management_url) as api:
+    async with Management(management_url, vhost=vhost) as api:
         return await _publishers(api)
 
 
@@ -211,17 +211,18 @@ async def list_users(management_url: str) -> list[str]:
         return sorted(user["name"] for user in await api.get("users"))
 
 
-async def apply_users(management_url: str, passwords: Mapping[str, str]) -> None:
+async def apply_users(management_url: str, passwords: Mapping[str, str], *, vhost: str = DEFAULT_VHOST) -> None:
     """Make or update the users of our own processes, with the rights of `contracts.topology.ROLES`.
 
     Args:
         management_url: The management API as an administrator.
         passwords: By user, a key of `ROLES`.
+        vhost: Where they have these rights.
 
     Raises:
         ManagementError: See there.
     """
-    async with Management(management_url) as api:
+    async with Management(management_url, vhost=vhost) as api:
         for user, password in passwords.items():
             await _put_user(api, user, password, ROLES[user])
 
@@ -278,7 +279,7 @@ async def _put_user(api: Management, name: str, password: str, rights: Permissio
     await api.put("users", name, body={"password": password, "tags": _TAGS.get(name, "")})
     await api.put(
         "permissions",
-        VHOST,
+        api.vhost,
         name,
         body={"configure": rights.configure, "write": rights.write, "read": rights.read},
     )
@@ -288,12 +289,12 @@ async def _publishers(api: Management) -> list[Publisher]:
     topics = {
         one["user"]: one["write"]
         for one in await api.get("topic-permissions")
-        if one["vhost"] == VHOST and one["exchange"] == COMMANDS
+        if one["vhost"] == api.vhost and one["exchange"] == COMMANDS
     }
     names = sorted(
         one["user"]
         for one in await api.get("permissions")
-        if one["vhost"] == VHOST and one["write"] == _WRITE and one["user"] not in RESERVED_NAMES
+        if one["vhost"] == api.vhost and one["write"] == _WRITE and one["user"] not in RESERVED_NAMES
     )
     return [
         Publisher(name, _kinds_of(topics.get(name, "")), await _messages(api, reply_queue(name)))
@@ -303,5 +304,5 @@ async def _publishers(api: Management) -> list[Publisher]:
 
 
 async def _messages(api: Management, queue: str) -> int | None:
-    found = await api.get("queues", VHOST, queue)
+    found = await api.get("queues", api.vhost, queue)
     return None if found is None else int(found.get("messages", 0))

@@ -3,16 +3,14 @@
 import base64
 import re
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from getpass import getuser
 from typing import Any
 
-import asyncpg
 import orjson
 
+from ops.database import connected
 from workers.outbox.addresses import ForbiddenTarget, Rules, check_url
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
@@ -86,7 +84,7 @@ async def add_target(
     except ForbiddenTarget as error:
         raise ValueError(str(error)) from error
     secret = new_secret()
-    async with _connected(postgres_url) as connection, connection.transaction():
+    async with connected(postgres_url) as connection, connection.transaction():
         if await connection.fetchval(_PUT, owner, name, url, secret, conversation_id) is None:
             raise ValueError(f"{owner} has a target {name}: remove it first")
         await _audit(connection, "target_added", owner, name, {"conversation_id": conversation_id})
@@ -100,7 +98,7 @@ async def list_targets(postgres_url: str, owner: str | None = None) -> list[Targ
         postgres_url: As the role `ish_ops`.
         owner: Only theirs; None for all.
     """
-    async with _connected(postgres_url) as connection:
+    async with connected(postgres_url) as connection:
         return [Target(**row) for row in await connection.fetch(_LIST, owner)]
 
 
@@ -115,20 +113,11 @@ async def remove_target(postgres_url: str, owner: str, name: str) -> bool:
     Returns:
         False when there is no such target.
     """
-    async with _connected(postgres_url) as connection, connection.transaction():
+    async with connected(postgres_url) as connection, connection.transaction():
         found = await connection.fetchval(_REMOVE, owner, name) is not None
         if found:
             await _audit(connection, "target_removed", owner, name, {})
     return found
-
-
-@asynccontextmanager
-async def _connected(postgres_url: str) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(postgres_url, timeout=10, command_timeout=10)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 async def _audit(connection: Any, action: str, owner: str, name: str, details: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from contracts.topology import ROLES, Topology
-from ops.management import VHOST, Management
+from ops.management import Management
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,11 @@ async def find(api: Management) -> Found:
         ManagementError: See there.
     """
     return Found(
-        exchanges={one["name"]: one for one in await api.get("exchanges", VHOST)},
-        queues={one["name"]: one for one in await api.get("queues", VHOST)},
+        exchanges={one["name"]: one for one in await api.get("exchanges", api.vhost) or ()},
+        queues={one["name"]: one for one in await api.get("queues", api.vhost) or ()},
         bindings=frozenset(
             (one["source"], one["destination"], one["routing_key"])
-            for one in await api.get("bindings", VHOST)
+            for one in await api.get("bindings", api.vhost) or ()
             if one["destination_type"] == "queue"
         ),
     )
@@ -72,7 +72,7 @@ async def rights_differences(api: Management) -> list[str]:
         ManagementError: See there.
     """
     users = {user["name"] for user in await api.get("users")}
-    rights = {one["user"]: one for one in await api.get("permissions") if one["vhost"] == VHOST}
+    rights = {one["user"]: one for one in await api.get("permissions") if one["vhost"] == api.vhost}
     lines = ["- user guest exists"] if "guest" in users else []
     for name, wanted in ROLES.items():
         if name not in users:

@@ -55,4 +55,4 @@ def _configuration() -> "Config":
 
 
 def _dialect(url: str) -> str:
-    return url.replace("postgresql://", "postgresql+psycopg://", 1)
+    return f"postgresql+psycopg://{url.partition('://')[2]}"

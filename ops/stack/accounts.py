@@ -1,8 +1,12 @@
 """Who uses a fresh stack: our own users on a broker given from outside, the publisher `demo`, and one API key."""
 
+from contextlib import suppress
+
 import psycopg
 
 from contracts import broker
+from contracts.database_errors import told
+from contracts.service_urls import vhost_of, with_explicit_vhost
 from ops import keys, publishers
 from ops.management import ManagementError
 from ops.stack import rabbitmq
@@ -34,13 +38,15 @@ async def own_users(layout: Layout, addresses: Addresses) -> None:
         message = f"{error} (ISH_RABBITMQ_MANAGEMENT_URL must be an administrator's address)"
         raise StackError(message) from error
     for user in known & set(passwords):
-        if not await _may_login(addresses.amqp_by_user[user]):
+        if not await _is_password_of(addresses.amqp_by_user[user]):
             message = (
                 f"the user {user} exists on the RabbitMQ given, with a password that this stack does not know: "
                 f"put it into {layout.secrets_dir / f'rabbitmq-{user}'}"
             )
             raise StackError(message)
-    await publishers.apply_users(management_url, passwords)
+    await publishers.apply_users(
+        management_url, passwords, vhost=vhost_of(addresses.amqp_by_user[rabbitmq.ADMINISTRATOR])
+    )
 
 
 async def known_publishers(addresses: Addresses) -> None:
@@ -75,9 +81,10 @@ async def publisher(layout: Layout, addresses: Addresses) -> str:
     path = layout.secrets_dir / f"rabbitmq-{DEMO}"
     administrator = addresses.amqp_by_user[rabbitmq.ADMINISTRATOR]
     if path.exists():
-        url = with_login(administrator, DEMO, path.read_text(encoding="utf-8").strip())
-        if await _may_login(url):
-            return url
+        url = with_explicit_vhost(with_login(administrator, DEMO, path.read_text(encoding="utf-8").strip()))
+        with suppress(broker.VhostClosed):
+            if await _may_enter(url):
+                return url
     password = await publishers.add_publisher(
         addresses.management_by_user[rabbitmq.ADMINISTRATOR],
         DEMO,
@@ -85,7 +92,7 @@ async def publisher(layout: Layout, addresses: Addresses) -> str:
         postgres_url=addresses.postgres_by_role["ish_ops"],
     )
     write_private(path, password)
-    return with_login(administrator, DEMO, password)
+    return with_explicit_vhost(with_login(administrator, DEMO, password))
 
 
 async def api_key(layout: Layout, addresses: Addresses) -> str:
@@ -106,9 +113,24 @@ async def api_key(layout: Layout, addresses: Addresses) -> str:
     return key
 
 
-async def _may_login(url: str) -> bool:
+async def _is_password_of(url: str) -> bool:
+    """Whether the login is right; the vhost may still be closed to it, since its rights are given afterwards."""
+    try:
+        return await _may_enter(url)
+    except broker.VhostClosed:
+        return True
+
+
+async def _may_enter(url: str) -> bool:
+    """Whether the login is right and the vhost open to it.
+
+    Raises:
+        VhostClosed: It is not open.
+    """
     try:
         connection = await broker.connect(url, name="ish set-up")
+    except broker.VhostClosed:
+        raise
     except broker.BrokerAway:
         return False
     await connection.close()
@@ -118,8 +140,11 @@ async def _may_login(url: str) -> bool:
 def _is_known(postgres_url: str, key: str) -> bool:
     """Whether the database knows this key's id: it may be a new database."""
     words = key.split("_")
-    with psycopg.connect(postgres_url, connect_timeout=10) as connection:
-        found = connection.execute(
-            "select 1 from api_keys where id = %s and revoked_at is null", (words[1] if len(words) > 1 else "",)
-        ).fetchone()
+    try:
+        with psycopg.connect(postgres_url, connect_timeout=10) as connection:
+            found = connection.execute(
+                "select 1 from api_keys where id = %s and revoked_at is null", (words[1] if len(words) > 1 else "",)
+            ).fetchone()
+    except psycopg.Error as error:
+        raise StackError(told(postgres_url, error, role="the role ish_ops")) from error
     return found is not None

@@ -7,7 +7,7 @@ administrator's: set-up makes the same users and roles there.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from contracts.settings import Settings
 from ops.stack import rabbitmq
@@ -19,6 +19,7 @@ from ops.stack.services import Services
 OWNER_ROLE = "ish_owner"
 POSTGRES_ROLES = (OWNER_ROLE, "ish_gateway", "ish_worker", "ish_outbox", "ish_ops")
 DATABASE = "ish"
+_TLS_OPTIONS = ("cafile", "certfile", "keyfile")
 _OWN_HOSTS = {LOOPBACK, "localhost", "::1", PHONE_HOST}
 
 
@@ -136,14 +137,18 @@ def with_login(url: str, user: str, password: str) -> str:
 
 
 def _management_beside(amqp_url: str) -> str:
-    """RabbitMQ's management API is on the broker's host, port 15672, unless something else is said."""
+    """RabbitMQ's management API is on the broker's host, port 15672 (15671 with TLS), unless something else is said."""
     if not amqp_url:
         return ""
     parts = urlsplit(amqp_url)
     if not parts.hostname or not parts.username:
-        raise StackError("ISH_AMQP_URL must be an administrator's address, amqp://user:password@host:port/")
+        raise StackError("ISH_AMQP_URL must be an administrator's address, amqp://user:password@host:port/%2F")
     login = parts.netloc.rsplit("@", 1)[0]
-    return f"http://{login}@{parts.hostname}:15672"
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    if parts.scheme != "amqps":
+        return f"http://{login}@{host}:15672"
+    options = urlencode([one for one in parse_qsl(parts.query) if one[0] in _TLS_OPTIONS], quote_via=quote)
+    return f"https://{login}@{host}:15671" + (f"/?{options}" if options else "")
 
 
 def _foreign_file(path: str, layout: Layout) -> str:

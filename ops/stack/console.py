@@ -1,10 +1,13 @@
 """What the stack says at the terminal: steps with progress, notes, and the processes' log lines."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console as RichConsole
 from rich.text import Text
+
+from contracts.plain_text import plain
+from ops.terminal import print_table
 
 _COLOURS = ("cyan", "green", "magenta", "blue", "yellow")
 
@@ -16,10 +19,14 @@ class Console:
         self._out = RichConsole(highlight=False, soft_wrap=True)
         self._colours: dict[str, str] = {}
 
-    @property
-    def rich(self) -> RichConsole:
-        """For tables."""
-        return self._out
+    def table(self, headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """A table that keeps within the terminal's width.
+
+        Args:
+            headers: One per column.
+            rows: A value per column; None is an empty cell.
+        """
+        print_table(headers, rows)
 
     def say(self, sentence: str) -> None:
         """One line of the stack itself.
@@ -27,7 +34,7 @@ class Console:
         Args:
             sentence: Plain text.
         """
-        self._out.print(Text(sentence))
+        self._out.print(Text(plain(sentence, lines=True)))
 
     @contextmanager
     def step(self, sentence: str) -> Iterator[None]:
@@ -37,7 +44,7 @@ class Console:
             sentence: What is being done.
         """
         if self._out.is_terminal:
-            with self._out.status(Text(sentence)):
+            with self._out.status(Text(plain(sentence))):
                 yield
         else:
             self.say(f"{sentence} ...")
@@ -51,4 +58,4 @@ class Console:
             text: The line.
         """
         colour = self._colours.setdefault(name, _COLOURS[len(self._colours) % len(_COLOURS)])
-        self._out.print(Text.assemble((f"{name:<10} ", colour), text))
+        self._out.print(Text.assemble((f"{name:<10} ", colour), plain(text)))

@@ -61,7 +61,7 @@ class RabbitMQ:
         Args:
             user: One of `USERS`.
         """
-        return f"amqp://{user}:{quote(self._passwords[user], safe='')}@{LOOPBACK}:{self._layout.ports.amqp}/"
+        return f"amqp://{user}:{quote(self._passwords[user], safe='')}@{LOOPBACK}:{self._layout.ports.amqp}/%2F"
 
     def management_url(self, user: str) -> str:
         """A user's address of the management API.

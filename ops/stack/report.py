@@ -4,8 +4,6 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.table import Column, Table
-
 from ops.stack import state
 from ops.stack.console import Console
 from ops.stack.demo import Line
@@ -30,10 +28,8 @@ def demo(console: Console, lines: list[Line]) -> None:
         console: Where.
         lines: One per command.
     """
-    table = Table("command", "status", Column("result", overflow="fold"), "time")
-    for line in lines:
-        table.add_row(line.command, line.status, line.said, f"{line.seconds:.2f} s")
-    console.rich.print(table)
+    rows = [(line.command, line.status, line.said, f"{line.seconds:.2f} s") for line in lines]
+    console.table(("command", "status", "result", "time"), rows)
 
 
 def addresses(console: Console, layout: Layout) -> None:
@@ -94,12 +90,18 @@ def status(console: Console, summary: dict[str, Any]) -> None:
     console.say(f"{summary['state']} ({summary['state_dir']})")
     if not summary["children"]:
         return
-    table = Table("process", "state", "pid", "port", "up", "restarts")
-    for child in summary["children"]:
-        up = child["uptime_seconds"]
-        cells = (child["name"], child["state"], child["pid"], child["port"], _duration(up), child["restarts"])
-        table.add_row(*["" if cell is None else str(cell) for cell in cells])
-    console.rich.print(table)
+    rows = [
+        (
+            child["name"],
+            child["state"],
+            child["pid"],
+            child["port"],
+            _duration(child["uptime_seconds"]),
+            child["restarts"],
+        )
+        for child in summary["children"]
+    ]
+    console.table(("process", "state", "pid", "port", "up", "restarts"), rows)
 
 
 def worker_counts(text: str) -> dict[str, int]:

@@ -4,6 +4,7 @@ import psycopg
 from psycopg import sql
 
 from contracts import broker, schema
+from contracts.database_errors import told
 from ops.stack.addresses import DATABASE, OWNER_ROLE, POSTGRES_ROLES, Addresses
 from ops.stack.errors import StackError
 from ops.topology_commands import note_losses
@@ -25,10 +26,8 @@ def create_roles(addresses: Addresses, *, own_server: bool) -> None:
                 _create_role(connection, role, addresses.postgres_by_role[role], may_change=own_server)
             _prepare_database(connection, own_server=own_server)
     except psycopg.Error as error:
-        message = f"PostgreSQL refuses the set-up: {str(error).strip().splitlines()[0]}"
-        if not own_server:
-            message += " (ISH_POSTGRES_URL must be the address of a role that may create roles)"
-        raise StackError(message) from error
+        role = "a role that may create roles"
+        raise StackError(told(addresses.postgres_administrator, error, role=role)) from error
 
 
 def apply_schema(addresses: Addresses) -> None:
@@ -36,8 +35,17 @@ def apply_schema(addresses: Addresses) -> None:
 
     Args:
         addresses: With the owner's address.
+
+    Raises:
+        StackError: PostgreSQL refuses.
     """
-    schema.apply(addresses.postgres_by_role[OWNER_ROLE])
+    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415  # half a second, and most commands of `ish` need none of it
+
+    url = addresses.postgres_by_role[OWNER_ROLE]
+    try:
+        schema.apply(url)
+    except DBAPIError as error:
+        raise StackError(told(url, error, role="a role that may create roles")) from error
 
 
 async def apply_topology(addresses: Addresses) -> None:

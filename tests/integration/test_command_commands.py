@@ -105,7 +105,7 @@ async def test_show_explains_how_an_answer_came_about(
 ) -> None:
     command_id = await _answered(services, client)
 
-    shown = await operator.ish("show", command_id)
+    shown = await operator.ish("show", command_id, COLUMNS="240")
 
     assert shown.returncode == 0, shown.stderr
     lines = [" ".join(line.split()) for line in shown.stdout.splitlines()]
