@@ -24,6 +24,7 @@ from typing_extensions import override
 from contracts import android_lines
 from contracts.android_actions import Action, Batch, Install, Push
 from contracts.android_fields import MAX_TEXT_CHARACTERS, Target
+from contracts.android_screen_actions import TypeText
 from contracts.faults import fault
 
 ACTIONS = tuple(get_args(action.model_fields["action"].annotation)[0] for action in get_args(Action))
@@ -119,6 +120,12 @@ class AndroidExecute(RootModel[Annotated[Action, Field(discriminator="action")]]
         """The sender's artifacts that it puts on the phone, by their sha256."""
         actions = self.root.actions if isinstance(self.root, Batch) else (self.root,)
         return tuple(one for action in actions if isinstance(action, Install | Push) for one in action.sources)
+
+    @property
+    def secret_is_gone(self) -> bool:
+        """Whether it should type a secret that is not in it any more."""
+        actions = self.root.actions if isinstance(self.root, Batch) else (self.root,)
+        return any(isinstance(action, TypeText) and action.text is None for action in actions)
 
     @property
     def stoppable(self) -> bool:

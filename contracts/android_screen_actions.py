@@ -13,6 +13,7 @@ from contracts.android_fields import (
     Repeatable,
     Selector,
     Text,
+    is_false,
     is_none,
 )
 from contracts.android_keys import Key
@@ -64,7 +65,20 @@ class TypeText(Effect):
     """
 
     action: Literal["text"]
-    text: Text
+    text: Text | None = Field(repr=False, description="What to type; null only where a secret was taken out of it.")
+    secret: bool = Field(
+        default=False,
+        exclude_if=is_false,
+        strict=True,
+        description="Kept nowhere but in the broker, and there until it has run: records, results, logs and dead letters have "
+        "null in its place. It does not count when two bodies under one id are compared.",
+    )
+
+    @model_validator(mode="after")
+    def _has_text(self) -> "TypeText":
+        if self.text is None and not self.secret:
+            raise ValueError("text: must be a string")
+        return self
 
 
 class ClearText(Repeatable):

@@ -19,6 +19,7 @@ from contracts.ai import AiSend, Metadata, without_nul
 from contracts.android import AndroidExecute
 from contracts.errors import ErrorCode, Permanent
 from contracts.faults import faults_of
+from contracts.redaction import redacted
 
 KIND_RELAY, KIND_AI, KIND_ANDROID = "relay", "ai.send", "android.execute"
 VERSION = 1
@@ -198,6 +199,16 @@ def stoppable(payload: BaseModel) -> bool:
     return isinstance(payload, AiSend)
 
 
+def recorded_body(kind: str, body: bytes) -> bytes:
+    """A body as it may be written down: without the secrets that it has for typing.
+
+    Args:
+        kind: The command's kind.
+        body: As published.
+    """
+    return redacted(body) if kind == KIND_ANDROID else body
+
+
 def fingerprint(kind: str, body: bytes) -> bytes:
     """What makes two commands under one id the same: 16 bytes of SHA-256 over kind and body.
 
@@ -205,7 +216,8 @@ def fingerprint(kind: str, body: bytes) -> bytes:
         kind: The kind's name.
         body: The payload's bytes as published.
     """
-    return hashlib.sha256(kind.encode() + b"\0" + body).digest()[:16]
+    # no secret may be found out from what is stored: it is left out, rather than hashed
+    return hashlib.sha256(kind.encode() + b"\0" + recorded_body(kind, body)).digest()[:16]
 
 
 def encode_payload(payload: BaseModel) -> bytes:

@@ -71,6 +71,7 @@ class ErrorCode(StrEnum):
     ELEMENT_NOT_FOUND = "element_not_found"
     TRUNCATED = "truncated"
     FLOW_FAILED = "flow_failed"
+    SECRET_GONE = "secret_gone"  # noqa: S105  # a code
 
 
 class CommandError(Exception):

@@ -65,6 +65,8 @@ class Accept:
             payload = decode_payload(self._kind, body)
         except Permanent as error:
             raise invalid_body(error) from None
+        if isinstance(payload, AndroidExecute) and payload.secret_is_gone:
+            raise invalid("text", "must be a string")
         if isinstance(payload, AndroidExecute) and payload.artifacts:
             await self._check_artifacts(owner, payload.artifacts)
         return self._publishing.command(

@@ -4,7 +4,7 @@ In this order: id (reserved for an Idempotency-Key) -> publish, confirmed -> rec
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -12,7 +12,7 @@ import orjson
 from pydantic import BaseModel
 from yarl import URL
 
-from contracts.commands import Kind, fingerprint, repeatable, routing_key
+from contracts.commands import Kind, fingerprint, recorded_body, repeatable, routing_key
 from contracts.envelope import Envelope, write_envelope
 from contracts.metrics import PUBLISH_FAILURES
 from contracts.publisher import Outgoing, PublishFailed, Unconfirmed
@@ -79,6 +79,7 @@ class Publishing:
         # messages carry milliseconds; the record must not differ from them
         accepted_at = now.replace(microsecond=now.microsecond // 1000 * 1000)
         life = timedelta(seconds=asked.deadline_seconds) if asked.deadline_seconds else self._default_deadline
+        recorded = recorded_body(self._kind.name, body)
         return Accepted(
             id=identity(owner, asked.idempotency_key) if asked.idempotency_key else uuid4(),
             fingerprint=fingerprint(self._kind.name, body),
@@ -89,7 +90,8 @@ class Publishing:
             correlation_id=correlation_id,
             traceparent=asked.traceparent,
             priority=asked.priority,
-            payload=body,
+            payload=recorded,
+            secret_body=body if recorded is not body else None,
             repeatable=repeatable(payload),
             accepted_at=accepted_at,
             deadline_at=accepted_at + life,
@@ -110,7 +112,9 @@ class Publishing:
             if earlier is not None:
                 return earlier
         await self._confirmed(command)
-        await self._parts.recorder.record(command)
+        await self._parts.recorder.record(
+            command if command.secret_body is None else replace(command, secret_body=None)
+        )
         return Standing(command.id, State.QUEUED, command.accepted_at, command.deadline_at)
 
     async def _earlier(self, command: Accepted) -> Standing | None:
@@ -140,7 +144,8 @@ class Publishing:
             traceparent=command.traceparent,
             priority=command.priority,
         )
-        outgoing = Outgoing(COMMANDS, command.routing_key, write_envelope(envelope, user=self._user), command.payload)
+        body = command.payload if command.secret_body is None else command.secret_body
+        outgoing = Outgoing(COMMANDS, command.routing_key, write_envelope(envelope, user=self._user), body)
         publisher = self._parts.publisher
         if publisher.is_blocked:
             raise _broker_away("blocked", "It has raised a memory or disk alarm. Nothing was sent.")

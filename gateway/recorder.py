@@ -7,7 +7,7 @@ gateway answers for them. What does not fit is recorded by the worker that claim
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -79,6 +79,8 @@ class Accepted:
     repeatable: bool
     accepted_at: datetime
     deadline_at: datetime
+    secret_body: bytes | None = field(default=None, repr=False)
+    """What is published instead of the payload: that with its secrets, which are not recorded."""
 
     @property
     def size_bytes(self) -> int:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from pydantic import BaseModel
 
-from contracts.commands import InvalidPayload, Kind, decode_payload, fingerprint, repeatable, routing_key
+from contracts.commands import InvalidPayload, Kind, decode_payload, fingerprint, recorded_body, repeatable, routing_key
 from contracts.envelope import Refused, read_envelope
 from contracts.errors import ErrorCode, Permanent
 from contracts.topology import OWN_USERS, ROUTING_KEYS, kind_key
@@ -61,7 +61,9 @@ def admit(
         envelope,
         payload,
         # a body that is no text could not be stored; its bytes are kept with the dead letter
-        text=delivery.body.decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}"),
+        text=recorded_body(envelope.kind.name, delivery.body)
+        .decode("utf-8", "replace")
+        .replace("\x00", "\N{REPLACEMENT CHARACTER}"),
         fingerprint=fingerprint(envelope.kind.name, delivery.body),
         repeatable=repeatable(payload),
         fault=fault,

@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 
+from contracts.commands import KIND_ANDROID, KINDS
+from contracts.redaction import redacted
 from workers.deliveries import Admitted
 from workers.refusals import Refusal
 
@@ -62,6 +64,16 @@ def dead_letter_of(admitted: Admitted, *, reason: str, message: str, queue: str)
     )
 
 
+def stored_body(letter: DeadLetter) -> bytes:
+    """What is kept of a letter's body: all but a secret that is to be typed.
+
+    Args:
+        letter: The letter; one whose type is odd or missing may have a secret too.
+    """
+    kind = (letter.type or "").rpartition(".v")[0]
+    return letter.body if kind in KINDS and kind != KIND_ANDROID else redacted(letter.body)
+
+
 def bare(letter: DeadLetter) -> DeadLetter:
     """The same with nothing but its reason, its names and its bytes; for one that cannot be kept as it is.
 
@@ -89,7 +101,7 @@ async def insert_dead_letters(connection: Any, letters: Sequence[DeadLetter]) ->
         [storable(one.routing_key) for one in letters],
         [storable(one.reply_to) for one in letters],
         [_storable_headers(one.headers) for one in letters],
-        [one.body for one in letters],
+        [stored_body(one) for one in letters],
     )
 
 

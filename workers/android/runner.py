@@ -111,7 +111,7 @@ async def _carry_out(session: Session, action: android.Action) -> Reading:
             app, flow = catalog.find(action.name, action.inputs)
             reading = await Engine(action.name, app, flow, action.inputs, _PhoneStage(session)).run()
         case screen_actions.TypeText():
-            reading = await keyboard.type_text(session, action.text)
+            reading = await _type(session, action)
         case screen_actions.ClearText():
             reading = await keyboard.clear_text(session)
         case screen_actions.DumpScreen():
@@ -139,6 +139,22 @@ async def _perform_with_apps(session: Session, action: android.SingleAction) -> 
             return await _perform_line(session, await apps.for_current_user(session, action))
         case _:
             return await _perform_with_files(session, action)
+
+
+async def _type(session: Session, action: screen_actions.TypeText) -> Reading:
+    """Type a text; of a secret one nothing is told that the phone may have printed of it."""
+    if action.text is None:
+        sentence = "the secret to type was kept nowhere but in the broker, which has lost it: send the command again"
+        raise Permanent(ErrorCode.SECRET_GONE, sentence)
+    if not action.secret:
+        return await keyboard.type_text(session, action.text)
+    try:
+        return await keyboard.type_text(session, action.text)
+    except Permanent as error:
+        if error.code is ErrorCode.UNSUPPORTED_TEXT_INPUT:
+            raise
+        sentence = "the phone did not take the secret text; what it printed is not told"
+        raise Permanent(error.code, sentence, details={"exit_code": error.details.get("exit_code")}) from None
 
 
 async def _perform_with_files(session: Session, action: android.SingleAction) -> Reading:

@@ -21,7 +21,7 @@ from contracts.restarting import tell_fault
 from contracts.results import State
 from workers.admission import admit
 from workers.claims import RENEW_KEYS, ROWS, columns
-from workers.dead_letters import DeadLetter, insert_dead_letters
+from workers.dead_letters import DeadLetter, insert_dead_letters, stored_body
 from workers.deliveries import Admitted
 from workers.outbox.letters import delivery_of, letter_of
 from workers.publishers import Kinds
@@ -211,6 +211,6 @@ class Burial:
 
     async def _is_known(self, connection: Any, letter: DeadLetter) -> bool:
         found = await connection.fetchval(
-            _KNOWN, letter.publisher, letter.message_id, letter.reason, letter.queue, letter.body
+            _KNOWN, letter.publisher, letter.message_id, letter.reason, letter.queue, stored_body(letter)
         )
         return found is not None
