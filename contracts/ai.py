@@ -7,6 +7,8 @@ from uuid import UUID
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
+from contracts.schema_rules import exactly_one, needs
+
 MAX_PROMPT_CHARACTERS = 100_000
 MAX_MESSAGES = 1_000
 MAX_METADATA_BYTES = 16 * 1024
@@ -85,12 +87,21 @@ class AiSend(BaseModel):
         extra="forbid",
         frozen=True,
         allow_inf_nan=False,
-        # the rule that no field can express alone, for those who validate with the published schema
+        # the rules that no field can express alone, for those who validate with the published schema
         json_schema_extra={
-            "oneOf": [
-                {"required": ["prompt"], "properties": {"prompt": {"type": "string"}}},
-                {"required": ["messages"], "properties": {"messages": {"type": "array"}}},
-            ]
+            **exactly_one("prompt", "messages"),
+            "allOf": [
+                needs("in_reply_to", "conversation_id"),
+                {
+                    "if": {"required": ["cache"], "properties": {"cache": {"const": True}}},
+                    "then": {
+                        "anyOf": [
+                            {"required": ["temperature"], "properties": {"temperature": {"const": 0}}},
+                            {"required": ["seed"], "properties": {"seed": {"type": "integer"}}},
+                        ]
+                    },
+                },
+            ],
         },
     )
 

@@ -7,7 +7,7 @@ import base64
 import binascii
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, StringConstraints, field_validator, model_validator
+from pydantic import ConfigDict, Field, JsonValue, StringConstraints, field_validator, model_validator
 from typing_extensions import override
 
 from contracts import android_screen_actions as screen
@@ -30,6 +30,7 @@ from contracts.android_fields import (
     is_false,
     is_none,
 )
+from contracts.schema_rules import batch_items, exactly_one, not_together
 
 MAX_BATCH_ACTIONS = 100
 MAX_SPLIT_APKS = 64
@@ -122,6 +123,10 @@ class StopApp(Repeatable):
 class Install(Target):
     """Install an app: an artifact of yours, the split APKs of one app, or a file that was pushed to the phone."""
 
+    model_config = ConfigDict(
+        json_schema_extra={**not_together("device", "tag"), **exactly_one("artifact", "artifacts", "path")}
+    )
+
     action: Literal["install"]
     artifact: Sha256 | None = Field(
         default=None, exclude_if=is_none, description="The APK's artifact; `POST /api/artifacts` makes one."
@@ -131,6 +136,7 @@ class Install(Target):
         exclude_if=is_none,
         min_length=1,
         max_length=MAX_SPLIT_APKS,
+        json_schema_extra={"uniqueItems": True},
         description="The artifacts of a split app, base and splits; they are installed together or not at all.",
     )
     path: PhonePath | None = Field(default=None, exclude_if=is_none, description="The APK on the phone.")
@@ -200,6 +206,10 @@ class Uninstall(Repeatable):
 
 class Push(Repeatable):
     """Write a file on the phone, over an older one of that name."""
+
+    model_config = ConfigDict(
+        json_schema_extra={**not_together("device", "tag"), **exactly_one("content_base64", "artifact")}
+    )
 
     action: Literal["push"]
     path: PhonePath
@@ -334,7 +344,7 @@ class Batch(Target):
 
     action: Literal["batch"]
     actions: tuple[Annotated[SingleAction, Field(discriminator="action")], ...] = Field(
-        max_length=MAX_BATCH_ACTIONS, json_schema_extra=_NOT_EMPTY
+        max_length=MAX_BATCH_ACTIONS, json_schema_extra=batch_items
     )
     timeout_seconds: float = Field(
         default=120.0, gt=0, le=MAX_TRANSFER_SECONDS, description="How long all of them may take together."

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from contracts.android_intents import url_fault
+from contracts.schema_rules import at_least_one, not_together
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
 MAX_TIMEOUT_SECONDS = 300.0
@@ -90,10 +91,25 @@ Url = Annotated[
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
 
+_CRITERIA = (
+    "text",
+    "text_contains",
+    "id",
+    "description",
+    "description_contains",
+    "class_name",
+    "package",
+    "clickable",
+    "enabled",
+    "focused",
+)
+"""Fields of a selector that say what is looked for, rather than which of several."""
+
+
 class Selector(BaseModel):
     """Which elements of the screen: those that fit all of what is given."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=at_least_one(*_CRITERIA))
 
     text: Wanted | None = Field(default=None, exclude_if=is_none, description="Exactly this text.")
     text_contains: Wanted | None = Field(
@@ -134,7 +150,7 @@ class Selector(BaseModel):
 class Target(BaseModel):
     """Where and for how long; common to every action."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=not_together("device", "tag"))
 
     device: Serial | None = Field(
         default=None,

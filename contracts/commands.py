@@ -39,7 +39,15 @@ def _aware(value: object) -> object:
 
 
 ConversationId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
-Timestamp = Annotated[AwareDatetime, BeforeValidator(_aware)]
+_Epoch = Annotated[
+    float,
+    Field(
+        ge=-62_135_596_800_000,
+        le=253_402_300_799_999,
+        description="Since the epoch: seconds, beyond 2e10 milliseconds.",
+    ),
+]
+Timestamp = Annotated[AwareDatetime, BeforeValidator(_aware, json_schema_input_type=AwareDatetime | _Epoch)]
 
 
 class Ask(BaseModel):
@@ -52,8 +60,8 @@ class Ask(BaseModel):
     system: (
         Annotated[str, Field(min_length=1, max_length=MAX_MESSAGE_CHARACTERS), AfterValidator(without_nul)] | None
     ) = None
-    max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
-    temperature: float | None = Field(default=None, ge=0, le=2)
+    max_tokens: int | None = Field(default=None, ge=1, le=1_000_000, strict=True)
+    temperature: float | None = Field(default=None, ge=0, le=2, strict=True)
 
 
 class Relay(BaseModel):
@@ -71,7 +79,9 @@ class Relay(BaseModel):
     deliver_to: list[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]] | None = Field(
         default=None, max_length=100, description="Names of webhook targets; without it, every matching target."
     )
-    ask: Ask | bool = Field(default=False, description="Ask a model, and record its answer as the bot's message.")
+    ask: Ask | Annotated[bool, Field(strict=True)] = Field(
+        default=False, description="Ask a model, and record its answer as the bot's message."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ Events are constant snake_case in the past tense; facts go into fields. No promp
 | command_deferred | debug | there is no capacity for it now; it waits and spends no attempt |
 | command_refused | warning | a message became a dead letter |
 | wait_left_to_outbox | warning | a wait queue did not take a retry; the outbox worker publishes it when due |
+| refusal_dropped | warning | a message that is no command asked for an answer where no queue takes it |
+| probe_not_declared | warning | /ready cannot publish its probe: an alarm is seen only by commands |
 | duplicate_reply_dropped | warning | a duplicate asked for a reply where no queue is |
 | command_crashed | error | a handler raised something outside the error tree |
 | loop_restarted | error | a part of this process failed and is started over |

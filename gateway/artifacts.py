@@ -66,8 +66,10 @@ async def list_artifacts(
     cursor: Annotated[str | None, Query(max_length=64, description="`next_cursor` of the page before.")] = None,
 ) -> Response:
     """What you have uploaded and what your commands have made, newest first."""
-    after, id_ = decode_cursor(cursor)[:2] if cursor else _NEWEST
-    behind = id_.hex + "~" if cursor else ""  # a cursor has room for half of a hash: `~` is behind any other half
+    after, id_ = decode_cursor(cursor)[:2] if cursor is not None else _NEWEST
+    behind = (
+        id_.hex + "~" if cursor is not None else ""
+    )  # a cursor has room for half of a hash: `~` is behind any other half
     rows = await _rows(parts, PAGE, owner, after, behind, limit + 1)
     shown = rows[:limit]
     items = [

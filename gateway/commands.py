@@ -63,7 +63,7 @@ async def list_commands(  # noqa: PLR0917  # FastAPI calls it by name
     cursor: Annotated[str | None, Query(max_length=64, description="`next_cursor` of the page before.")] = None,
 ) -> Response:
     """Your commands, newest first."""
-    after = decode_cursor(cursor)[:2] if cursor else _NEWEST
+    after = decode_cursor(cursor)[:2] if cursor is not None else _NEWEST
     try:
         rows = await command_rows.page(parts.database, owner, after=after, kind=kind, state=status, limit=limit + 1)
     except DatabaseAway:

@@ -11,10 +11,9 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 
 from contracts.commands import KINDS
-from gateway.intake import MAX_WAIT_SECONDS
-from gateway.openai.failures import PREFIX
+from gateway import described
 from gateway.perplexity import FlowRoute
-from gateway.problems import MEDIA_TYPE, Problem, ProblemType
+from gateway.problems import Problem, ProblemType
 from gateway.views import AcceptedCommand
 
 router = APIRouter(include_in_schema=False)
@@ -23,51 +22,12 @@ _ABOUT = """\
 Requests to relay chat messages, ask AI models and drive Android phones become durable commands on RabbitMQ. What was
 accepted is finished exactly once on record, and its result reaches whoever asked.
 """
-_REFERENCE = "#/components/schemas/{model}"
-_PUBLIC = ("/health", "/ready")
-_PROBLEM = {
-    "type": "object",
-    "description": "RFC 9457 problem details.",
-    "required": ["type", "title", "status", "detail", "instance"],
-    "properties": {
-        "type": {"type": "string", "enum": [f"urn:ish:problem:{one.value.slug}" for one in ProblemType]},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "instance": {"type": "string", "description": "Names this request, as X-Request-Id does."},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {"field": {"type": "string"}, "rule": {"type": "string"}},
-            },
-        },
-    },
-}
-_DEFAULT = {
-    "description": "A problem.",
-    "content": {MEDIA_TYPE: {"schema": {"$ref": _REFERENCE.format(model="Problem")}}},
-}
-_OPENAI_ERROR = {
-    "description": "An error in OpenAI's form: `{error: {message, type, param, code}}`.",
-    "content": {"application/json": {"schema": {"type": "object"}}},
-}
-_HEADERS = {
-    "Idempotency-Key": ("string", "Sent again with the same body it is the same command; kept at least 24 hours."),
-    "Prefer": (
-        "string",
-        f"`wait=N`: wait up to N seconds (0 to {MAX_WAIT_SECONDS}) for the result; also as `?wait=N`.",
-    ),
-    "Ish-Deadline-Seconds": ("number", "The command expires when it has not finished by then; an hour by default."),
-    "Ish-Priority": ("string", "`interactive` or `batch`; batch AI commands have a queue of their own."),
-    "traceparent": ("string", "W3C trace context, carried to the worker."),
-    "X-Request-Id": ("string", "Becomes the command's correlation id; echoed."),
-}
 _POSTS = {
     "relay": ("Relay a message", "Records one chat message and delivers it to your webhook targets."),
     "ai.send": ("Ask a model", "Sends one question to a language model."),
     "android.execute": ("Use a phone", "Runs one action on one Android phone."),
 }
+_LIVENESS = {"type": "object", "required": ["status"], "properties": {"status": {"const": "ok"}}}
 _ASYNCAPI = "documents/asyncapi.json"
 _DOCS_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
@@ -85,7 +45,6 @@ def openapi(app: FastAPI, posts: Mapping[str, str], *, flows: Sequence[FlowRoute
     schemas: dict[str, Any] = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    schemas["Problem"] = _PROBLEM
     components["securitySchemes"] = {
         "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
         "bearer": {"type": "http", "scheme": "bearer"},
@@ -95,12 +54,7 @@ def openapi(app: FastAPI, posts: Mapping[str, str], *, flows: Sequence[FlowRoute
     for route in flows:
         paths[route.path] = {method.lower(): _flow(schemas, route, method, accepted) for method in route.methods}
     document["paths"] = {**paths, "/health": {"get": _health()}, **document["paths"]}
-    for path, operations in document["paths"].items():
-        for operation in operations.values():
-            operation["responses"].pop("422", None)
-            operation["responses"]["default"] = _OPENAI_ERROR if path.startswith(PREFIX) else _DEFAULT
-            if path not in _PUBLIC:
-                operation["security"] = [{"key": []}, {"bearer": []}]
+    described.complete(document)
     return document
 
 
@@ -111,7 +65,7 @@ def _post(schemas: dict[str, Any], kind: str, accepted: dict[str, Any]) -> dict[
         "summary": title,
         "description": description,
         "operationId": f"post_{kind.replace('.', '_')}",
-        "parameters": _header_parameters(),
+        "parameters": described.command_parameters(),
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": _add(schemas, KINDS[kind].payload)}},
@@ -126,7 +80,7 @@ def _flow(schemas: dict[str, Any], route: FlowRoute, method: str, accepted: dict
         "summary": route.title,
         "description": f"{route.about} The command's `output` has what it answers.",
         "operationId": f"{method.lower()}_perplexity_{route.name}",
-        "parameters": _header_parameters(),
+        "parameters": described.command_parameters(),
         "responses": _accepted_or_finished(accepted),
     }
     if method == "GET":
@@ -150,17 +104,18 @@ def _flow(schemas: dict[str, Any], route: FlowRoute, method: str, accepted: dict
     return operation
 
 
-def _header_parameters() -> list[dict[str, Any]]:
-    return [
-        {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": type_}}
-        for name, (type_, text) in _HEADERS.items()
-    ]
-
-
 def _accepted_or_finished(accepted: dict[str, Any]) -> dict[str, Any]:
     return {
-        "202": {"description": "Accepted: the broker has confirmed it.", "content": accepted},
-        "200": {"description": "Finished within the wait.", "content": accepted},
+        "202": {
+            "description": "Accepted: the broker has confirmed it.",
+            "headers": {**described.ACCEPTED_HEADERS},
+            "content": accepted,
+        },
+        "200": {
+            "description": "Finished within the wait.",
+            "headers": {**described.FINISHED_HEADERS},
+            "content": accepted,
+        },
     }
 
 
@@ -170,16 +125,16 @@ def _health() -> dict[str, Any]:
         "summary": "Health",
         "description": "The process answers; public.",
         "operationId": "health",
-        "responses": {"200": {"description": "It does.", "content": {"application/json": {"schema": {}}}}},
+        "responses": {"200": {"description": "It does.", "content": {"application/json": {"schema": _LIVENESS}}}},
     }
 
 
 def _add(schemas: dict[str, Any], model: Any) -> dict[str, Any]:
     """Put a model and what it refers to among the components."""
-    schema = model.model_json_schema(ref_template=_REFERENCE)
+    schema = model.model_json_schema(ref_template=described.REFERENCE)
     schemas.update(schema.pop("$defs", {}))
     schemas[model.__name__] = schema
-    return {"$ref": _REFERENCE.format(model=model.__name__)}
+    return {"$ref": described.REFERENCE.format(model=model.__name__)}
 
 
 @router.get("/openapi.json")

@@ -114,7 +114,7 @@ async def read_messages(
     cursor: Annotated[str | None, Query(max_length=64, description="`next_cursor` of the page before.")] = None,
 ) -> Response:
     """Your conversation, oldest line first; one that nothing was recorded in is empty."""
-    after = decode_cursor(cursor) if cursor else _OLDEST
+    after = decode_cursor(cursor) if cursor is not None else _OLDEST
     rows = await _rows(parts, MESSAGES, owner, conversation_id, *after, limit + 1)
     shown = rows[:limit]
     items = [
