@@ -29,6 +29,8 @@ Events are constant snake_case in the past tense; facts go into fields. No promp
 | request_crashed | error | the gateway answered 500; the request's id is in its problem document |
 | recording_refused, recording_given_up | error, warning | accepted commands are left for their worker to record |
 | consumer_gone | error | no consumer for too long; the process exits, to be started again |
+| refusal_dropped | warning | whoever published a message that is no command has no queue that takes the answer |
+| probe_not_declared | warning | the exchange by which a gateway notices the broker's alarms could not be made |
 | reply_resent, reply_given_up | info, error | results and follow-ups that were not confirmed at once |
 | reply_postponed, message_postponed | error, warning | one row or message could not be handled; it is tried again |
 | command_rerouted | info | a message that no queue took went to its queue after all |

@@ -87,6 +87,18 @@ async def exists(bench: Stand, queue: str) -> bool:
     return True
 
 
+async def test_a_phone_whose_name_makes_no_queue_keeps_no_other_from_its_own(
+    bench: Stand, queues: DeviceQueues, serial: str
+) -> None:
+    await seen(bench, "0" * 300, transport="odd")
+    await seen(bench, serial, transport=serial)
+
+    await queues.round()
+    await queues.round()
+
+    assert await exists(bench, device_queue(serial))
+
+
 async def test_a_phone_gets_a_queue_under_both_its_names_and_a_nameless_one_gets_none(
     bench: Stand, queues: DeviceQueues, serial: str
 ) -> None:

@@ -5,21 +5,24 @@ Workers may not declare anything. A queue that was deleted under its phone is no
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import aiormq
 from pamqp import commands as spec
 
-from contracts.broker import declare, look_at_queues, passing_channel
+from contracts.broker import BrokerAway, declare, look_at_queues, passing_channel
 from contracts.logs import get_logger
+from contracts.restarting import tell_fault
 from contracts.topology import COMMANDS, device_key, device_queue, device_topology
 from workers.connections import Connection
 from workers.outbox.guard import NOTE_LOSSES
 
 _ROUND_SECONDS = 30.0
 _LOOK_EVERY_ROUNDS = 5
+_POSTPONED_SECONDS = 5.0
 
 # a phone without a name of its own (never ready so far) gets none: what it is called now may be another's tomorrow
 _PHONES = """
@@ -44,6 +47,8 @@ class DeviceQueues:
         self._declared: dict[str, str] = {}
         """Transport by serial, of phones whose queue is there."""
         self._removed: set[str] = set()
+        self._postponed: dict[str, float] = {}
+        """Phones for which something failed, and `loop.time()` at which it is tried again."""
         self._ready: dict[str, int] = {}
         self._rounds = 0
         self._log = get_logger(job="device_queues")
@@ -68,9 +73,9 @@ class DeviceQueues:
             async with asyncio.timeout(_ROUND_SECONDS):
                 for serial, transport in present.items():
                     if self._declared.get(serial) != transport:
-                        await self._give(serial, transport)
+                        await self._apart(serial, partial(self._give, serial, transport))
                 for serial in {row["serial"] for row in rows} - set(present) - self._removed:
-                    await self._remove(serial)
+                    await self._apart(serial, partial(self._remove, serial))
                 if self._rounds % _LOOK_EVERY_ROUNDS == 0:
                     await self._look()
         except BaseException:
@@ -83,6 +88,21 @@ class DeviceQueues:
     async def close(self) -> None:
         """Close the connection."""
         await self._connection.close()
+
+    async def _apart(self, serial: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something for one phone; what only it is to blame for (a name that makes no queue) does not hold up the others."""
+        now = asyncio.get_running_loop().time()
+        if self._postponed.get(serial, now) > now:
+            return
+        try:
+            await work()
+        except Exception as error:
+            if isinstance(error, BrokerAway | aiormq.AMQPError | OSError) or not self._connection.is_open:
+                raise
+            tell_fault("device queues", error, serial=serial)
+            self._postponed[serial] = now + _POSTPONED_SECONDS
+        else:
+            self._postponed.pop(serial, None)
 
     async def _give(self, serial: str, transport: str) -> None:
         """Declare a phone's queue, and move its second name when that has changed."""
