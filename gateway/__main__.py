@@ -19,6 +19,7 @@ from typing_extensions import override
 from yarl import URL
 
 from contracts.logs import configure_logs, get_logger
+from contracts.restarting import PartGone
 from contracts.settings import Settings, settings, stop
 from gateway import PUBLISHER
 from gateway.app import build, rendered
@@ -41,7 +42,7 @@ class _Server(uvicorn.Server):
 
 
 def main() -> None:
-    """Run a gateway until it is told to stop."""
+    """Run a gateway until it is told to stop; exits 3 when a part of it is gone for good."""
     chosen = settings()
     chosen.require("amqp_url", "postgres_url")
     configure_logs(level=chosen.log_level, format=chosen.log_format, process="gateway")
@@ -50,8 +51,15 @@ def main() -> None:
     listener = _listen(chosen.gateway_host, chosen.gateway_port)
     gc.freeze()  # what is imported stays; no collection looks at it again
     gc.set_threshold(*_GARBAGE_THRESHOLDS)
+    gone = False
     with listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(chosen, listener))
+        try:
+            runner.run(_serve(chosen, listener))
+        except* PartGone as group:
+            get_logger().error("part_gone", error=str(group.exceptions[0]))
+            gone = True
+    if gone:  # not from within `except*`, which would wrap it
+        raise SystemExit(3)
 
 
 def _listen(host: str, port: int) -> socket.socket:
