@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from contracts.logs import get_logger
 from contracts.redis_client import open_redis
+from contracts.seal import Seal
 
 _TIMEOUT_SECONDS = 0.2
 _PAUSE_SECONDS = 1.0
@@ -25,9 +26,11 @@ class ResultCache:
     Args:
         url: redis:// URL; empty for none.
         keep_seconds: How long a view is kept; 0 for not at all.
+        seal: Tells what a gateway has written from what somebody has planted.
     """
 
-    def __init__(self, url: str, *, keep_seconds: int) -> None:
+    def __init__(self, url: str, *, keep_seconds: int, seal: Seal) -> None:
+        self._seal = seal
         self._keep_seconds = keep_seconds
         self._away_until = 0.0
         self._reachable = True
@@ -51,7 +54,7 @@ class ResultCache:
             self._pause(error)
             return None
         self._note(None)
-        return view.encode() if isinstance(view, str) else view
+        return self._seal.open(_key(owner, command_id), view) if isinstance(view, bytes) else None
 
     async def put(self, owner: str, command_id: UUID, view: bytes) -> None:
         """Keep a finished command's view.
@@ -65,9 +68,11 @@ class ResultCache:
             return
         if time.monotonic() < self._away_until:
             return
+        key = _key(owner, command_id)
+        sealed = self._seal.close(key, view, keep_seconds=self._keep_seconds)
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
-                await self._redis.set(_key(owner, command_id), view, ex=self._keep_seconds)
+                await self._redis.set(key, sealed, ex=self._keep_seconds)
         except Exception as error:  # noqa: BLE001  # whatever Redis's client raises, it is done without
             self._pause(error)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from contracts.publisher import Publisher
 from contracts.restarting import restarting
+from contracts.seal import Seal
 from contracts.settings import Settings
 from contracts.topology import reply_queue
 from gateway import PUBLISHER
@@ -62,7 +63,9 @@ class Parts:
             publisher=Publisher(
                 settings.amqp_url, name="gateway", timeout_seconds=settings.publish_timeout_seconds, probe=_PROBE
             ),
-            cache=ResultCache(settings.redis_url, keep_seconds=settings.result_cache_seconds),
+            cache=ResultCache(
+                settings.redis_url, keep_seconds=settings.result_cache_seconds, seal=Seal.of(settings.postgres_url)
+            ),
             streams=TokenReader(settings.redis_url),
             progress=Progress(database, lease_seconds=settings.lease_seconds),
             uploads=Uploads(database, connections=settings.postgres_pool_size, limit_bytes=settings.upload_limit_bytes),

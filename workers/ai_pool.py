@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from contracts.restarting import restarting
+from contracts.seal import Seal
 from contracts.settings import Settings, secret_from_environment, stop
 from workers.ai.asking import Asking
 from workers.ai.cache import open_cache
@@ -36,11 +37,12 @@ async def open_handler(settings: Settings, database: Any) -> AsyncIterator[Handl
         live = LiveConfiguration(settings.providers_file, secret_from_environment=secret_from_environment)
     except ConfigurationError as error:
         stop(str(error))
+    seal = Seal.of(settings.postgres_url)
     async with (
         open_client() as client,
         open_fleet(settings.redis_url) as fleet,
-        open_cache(settings.redis_url, keep_seconds=settings.result_cache_seconds) as cache,
-        open_kept_answers(settings.redis_url) as kept,
+        open_cache(settings.redis_url, keep_seconds=settings.result_cache_seconds, seal=seal) as cache,
+        open_kept_answers(settings.redis_url, seal=seal) as kept,
         open_token_streams(settings.redis_url) as streams,
         asyncio.TaskGroup() as group,
     ):

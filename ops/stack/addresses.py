@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from contracts.settings import Settings
-from ops.stack import rabbitmq
+from ops.stack import rabbitmq, redis_server
 from ops.stack.errors import StackError
 from ops.stack.layout import LOOPBACK, PHONE_HOST, Layout
 from ops.stack.secrets import secret
@@ -84,6 +84,8 @@ class Addresses:
     postgres_by_role: Mapping[str, str]
     postgres_administrator: str
     redis: str
+    redis_by_role: Mapping[str, str]
+    """Of the roles that use Redis; one given from outside is used as it was given."""
     adb_servers: str
 
     @classmethod
@@ -119,6 +121,9 @@ class Addresses:
             },
             postgres_administrator=administrator,
             redis=services.redis.url if services.redis else given.redis_url,
+            redis_by_role={
+                role: services.redis.url_of(role) if services.redis else given.redis_url for role in redis_server.RIGHTS
+            },
             adb_servers=services.adb.address if services.adb else given.adb_servers,
         )
 

@@ -22,7 +22,7 @@ def write(layout: Layout, addresses: Addresses, *, publisher_url: str, api_key: 
         "ISH_API_KEY": api_key,
         "ISH_AMQP_URL": publisher_url,
         "ISH_POSTGRES_URL": addresses.postgres_by_role["ish_ops"],
-        "ISH_REDIS_URL": addresses.redis,
+        "ISH_REDIS_URL": addresses.redis_by_role["ops"],
         "ISH_RABBITMQ_MANAGEMENT_URL": addresses.management_by_user["ops"],
         "ISH_ADB_SERVERS": addresses.adb_servers,
     }

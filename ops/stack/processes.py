@@ -127,11 +127,14 @@ class Processes:
         urls = {
             "ISH_AMQP_URL": self.addresses.amqp_by_user[role],
             "ISH_POSTGRES_URL": self.addresses.postgres_by_role[f"ish_{role}"],
-            "ISH_REDIS_URL": self.addresses.redis,
+            "ISH_REDIS_URL": self.addresses.redis_by_role.get(role, ""),
         }
         files = {}
         for name, url in urls.items():
             path = self.layout.secrets_dir / f"{name.removeprefix('ISH_').lower().replace('_', '-')}-{role}"
+            if not url:
+                path.unlink(missing_ok=True)  # an earlier version gave every role every address
+                continue
             write_private(path, url)
             files[f"{name}_FILE"] = str(path)
         return _own_environment({**_handed_on(self.settings), **files, **variables})

@@ -113,7 +113,7 @@ class Session:
 
     @property
     def redis_url(self) -> str:
-        """Redis."""
+        """Redis, as the user that may do everything."""
         return self.addresses.redis
 
     @property
@@ -131,10 +131,12 @@ class Session:
         urls = {
             "ISH_AMQP_URL": self.amqp_url(role),
             "ISH_POSTGRES_URL": self.postgres_url(f"ish_{role}"),
-            "ISH_REDIS_URL": self.redis_url,
+            "ISH_REDIS_URL": self.addresses.redis_by_role.get(role, ""),
         }
         environment = {}
         for name, url in urls.items():
+            if not url:
+                continue
             path = folder / f"{name}-{role}"
             write_private(path, url)
             environment[f"{name}_FILE"] = str(path)

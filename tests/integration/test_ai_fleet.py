@@ -25,7 +25,7 @@ def url(request: pytest.FixtureRequest) -> str:
     if request.param == "local":
         return ""
     services: Session = request.getfixturevalue("services")
-    return services.redis_url
+    return services.addresses.redis_by_role["worker"]
 
 
 @pytest.fixture

@@ -25,7 +25,9 @@ SERVED = Served(tokens=None, seconds=0.1)
 async def fleets(services: Session) -> AsyncIterator[list[Fleet]]:
     """Three workers' views of the same gates."""
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(open_fleet(services.redis_url)) for _ in range(3)]
+        yield [
+            await stack.enter_async_context(open_fleet(services.addresses.redis_by_role["worker"])) for _ in range(3)
+        ]
 
 
 def target(**limits: Any) -> Target:

@@ -144,6 +144,15 @@ def test_the_key_in_the_env_file_opens_the_gateway(ish: CommandLine) -> None:
     assert ish.get("/api/commands").status_code == httpx.codes.OK
 
 
+def test_commands_find_this_stack_whatever_ports_are_meant_and_by_a_sourced_env_file(ish: CommandLine) -> None:
+    elsewhere = ish.run("publishers", "list", "--json", ISH_PORT_OFFSET="0")
+    sourced = ish.run("topology", "verify", **ish.sourced())
+
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    assert [one["name"] for one in json.loads(elsewhere.stdout)] == ["demo"]
+    assert sourced.returncode == 0, sourced.stdout + sourced.stderr
+
+
 def test_secrets_are_readable_by_their_owner_only(ish: CommandLine) -> None:
     files = [ish.state_dir / "env", *(ish.state_dir / "secrets").iterdir()]
 

@@ -16,7 +16,7 @@ from workers.stopping import end
 
 @pytest.fixture
 async def reader(services: Session) -> AsyncIterator[TokenReader]:
-    one = TokenReader(services.redis_url)
+    one = TokenReader(services.addresses.redis_by_role["gateway"])
     running = asyncio.create_task(one.run())
     yield one
     await end([running])

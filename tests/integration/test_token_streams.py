@@ -148,7 +148,7 @@ async def test_without_redis_everything_is_dropped() -> None:
 
 
 async def test_end_that_comes_after_closing_waits_for_nobody(services: Session) -> None:
-    async with open_token_streams(services.redis_url) as streams:
+    async with open_token_streams(services.addresses.redis_by_role["worker"]) as streams:
         writer = streams.writer("demo", uuid4())
         writer.begin("1")
 

@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from contracts.logs import get_logger
 from contracts.redis_client import open_redis, patience
 from contracts.restarting import restarting
+from contracts.seal import Seal
 from workers.ai.answer import Answer
 from workers.stopping import end
 
@@ -45,9 +46,11 @@ class AnswerCache:
     Args:
         redis: None for none.
         keep_seconds: How long an answer is kept; 0 for not at all.
+        seal: Tells what a worker has written from what somebody has planted.
     """
 
-    def __init__(self, redis: "Redis | None", *, keep_seconds: int) -> None:
+    def __init__(self, redis: "Redis | None", *, keep_seconds: int, seal: Seal) -> None:
+        self._seal = seal
         self._redis = redis if keep_seconds else None
         self._keep_seconds = keep_seconds
         self._making: dict[str, asyncio.Future[Answer]] = {}
@@ -106,8 +109,9 @@ class AnswerCache:
                 return None, None
             self._told = False
             if kept is not None:
-                with suppress(ValidationError):  # of another version: made anew, and overwritten
-                    return Answer.model_validate_json(kept).model_copy(update={"cached": True}), None
+                content = self._seal.open(_answer(key), kept) if isinstance(kept, bytes) else None
+                with suppress(ValidationError):  # planted, or of another version: made anew, and overwritten
+                    return Answer.model_validate_json(content or b"").model_copy(update={"cached": True}), None
                 return None, None
             await asyncio.sleep(_POLL_SECONDS)
 
@@ -138,9 +142,11 @@ class AnswerCache:
     async def _keep(self, key: str, answer: Answer) -> None:
         if self._redis is None:
             return
+        content = answer.model_dump_json().encode()
+        sealed = self._seal.close(_answer(key), content, keep_seconds=self._keep_seconds)
         try:
             async with patience(_PATIENCE_SECONDS):
-                await self._redis.set(_answer(key), answer.model_dump_json(), ex=self._keep_seconds)
+                await self._redis.set(_answer(key), sealed, ex=self._keep_seconds)
         except Exception as error:  # noqa: BLE001  # whatever Redis's client raises, it is done without
             self._tell(error)
 
@@ -151,18 +157,20 @@ class AnswerCache:
 
 
 @asynccontextmanager
-async def open_cache(redis_url: str, *, keep_seconds: int) -> AsyncIterator[AnswerCache]:
+async def open_cache(redis_url: str, *, keep_seconds: int, seal: Seal | None = None) -> AsyncIterator[AnswerCache]:
     """An answer cache, closed on leaving.
 
     Args:
         redis_url: redis:// URL; empty for none.
         keep_seconds: How long an answer is kept.
+        seal: What only workers have; None takes the address of Redis itself.
     """
+    seal = seal or Seal.of(redis_url)
     if not redis_url:
-        yield AnswerCache(None, keep_seconds=keep_seconds)
+        yield AnswerCache(None, keep_seconds=keep_seconds, seal=seal)
         return
     redis = open_redis(redis_url)
-    cache = AnswerCache(redis, keep_seconds=keep_seconds)
+    cache = AnswerCache(redis, keep_seconds=keep_seconds, seal=seal)
     try:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(restarting("answer cache", cache.run))

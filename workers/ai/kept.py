@@ -19,6 +19,7 @@ from contracts.ai import AiSend
 from contracts.logs import get_logger
 from contracts.redis_client import open_redis, patience
 from contracts.restarting import restarting
+from contracts.seal import Seal
 from workers.ai.answer import Answer, Asked
 from workers.handler import Command
 from workers.stopping import end
@@ -34,9 +35,11 @@ class KeptAnswers:
 
     Args:
         redis: None for none.
+        seal: Tells what a worker has written from what somebody has planted.
     """
 
-    def __init__(self, redis: Redis | None) -> None:
+    def __init__(self, redis: Redis | None, *, seal: Seal) -> None:
+        self._seal = seal
         self._redis = redis
         self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
         self._any = asyncio.Event()
@@ -49,7 +52,9 @@ class KeptAnswers:
             command: What was asked.
             asked: The answer and what it took.
         """
-        await self._do("SET", _key(command), orjson.dumps(asked, default=_as_json), "EX", _KEEP_SECONDS)
+        key = _key(command)
+        sealed = self._seal.close(key, orjson.dumps(asked, default=_as_json), keep_seconds=_KEEP_SECONDS)
+        await self._do("SET", key, sealed, "EX", _KEEP_SECONDS)
 
     async def find(self, command: Command[AiSend]) -> Asked | None:
         """The answer that an earlier run of a command got and could not record; None when there is none.
@@ -60,10 +65,11 @@ class KeptAnswers:
         if command.attempt == 1:
             return None
         kept = await self._do("GET", _key(command))
-        if kept is None:
+        content = self._seal.open(_key(command), kept) if isinstance(kept, bytes) else None
+        if content is None:
             return None
         try:
-            document = orjson.loads(kept)
+            document = orjson.loads(content)
             return Asked(**document | {"answer": Answer.model_validate(document["answer"])})
         except (orjson.JSONDecodeError, ValidationError, TypeError, KeyError):
             return None  # of another version
@@ -110,20 +116,22 @@ class KeptAnswers:
 
 
 @asynccontextmanager
-async def open_kept_answers(redis_url: str) -> AsyncIterator[KeptAnswers]:
+async def open_kept_answers(redis_url: str, *, seal: Seal | None = None) -> AsyncIterator[KeptAnswers]:
     """Kept answers, closed on leaving.
 
     Args:
         redis_url: redis:// URL; empty for none.
+        seal: What only workers have; None takes the address of Redis itself.
     """
+    seal = seal or Seal.of(redis_url)
     if not redis_url:
-        yield KeptAnswers(None)
+        yield KeptAnswers(None, seal=seal)
         return
     async with (
         open_redis(redis_url, max_connections=1) as redis,
         asyncio.TaskGroup() as group,
     ):
-        kept = KeptAnswers(redis)
+        kept = KeptAnswers(redis, seal=seal)
         talking = group.create_task(restarting("kept answers", kept.run))
         try:
             yield kept
