@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -148,8 +148,8 @@ METHODS = {
     "/ready": "GET, HEAD, OPTIONS",
     "/api/relay": "POST, OPTIONS",
     "/api/commands": "GET, HEAD, OPTIONS",
-    f"/api/commands/{uuid4()}": "GET, HEAD, DELETE, OPTIONS",
-    f"/api/commands/{uuid4()}/events": "GET, HEAD, OPTIONS",
+    f"/api/commands/{UUID(int=1)}": "GET, HEAD, DELETE, OPTIONS",
+    f"/api/commands/{UUID(int=1)}/events": "GET, HEAD, OPTIONS",
     "/api/perplexity/ask": "POST, OPTIONS",
     "/api/perplexity/text": "GET, POST, OPTIONS",
     "/v1/models": "GET, HEAD, OPTIONS",
