@@ -1,6 +1,6 @@
 """Knows which kinds each outside publisher may send, so that a worker need not trust the broker's check alone.
 
-RabbitMQ before 3.13 checks only the key that a message is published with: the headers CC and BCC route it anywhere.
+Older RabbitMQ (3.10; 4.0 no more) checks only the key that a message is published with: CC and BCC route it anywhere.
 `ish publishers add` writes a publisher's kinds to the table `publishers`; every worker reads that table every few
 seconds. A publisher that is not in it (made before the table was, or by hand) is held to the broker's own rule: the
 broker has checked its user and its key, and `admission` checks that the key leads to the queue.

@@ -38,7 +38,7 @@ async def publisher_of(stage: Stage, kinds: list[str] | None, *, recorded: bool 
 async def publish(it: Outsider, command: tuple[str, Any], *, key: str, headers: Mapping[str, Any]) -> str:
     """Publish on a connection of its own; a broker that refuses the headers closes its channel."""
     message = it.command(command[0], command[1], headers=dict(headers))
-    with suppress(aiormq.ChannelAccessRefused):  # RabbitMQ 3.13 and later check CC and BCC themselves
+    with suppress(aiormq.ChannelAccessRefused):  # newer RabbitMQ (4.0) checks CC and BCC itself
         async with await aio_pika.connect(it.url) as connection:
             channel = await connection.channel(publisher_confirms=True)
             exchange = await channel.get_exchange("ish.commands", ensure=False)

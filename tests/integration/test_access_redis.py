@@ -11,7 +11,11 @@ from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from ops.stack.addresses import with_login
+from ops.stack.binaries import Programs
+from ops.stack.layout import Layout, Ports
 from ops.stack.redis_server import RIGHTS
+from ops.stack.redis_server import Redis as RedisServer
+from ops.stack.secrets import write_private
 from ops.stack.session import Session
 from tests.integration.gateway_process import GatewayProcess
 from workers.ai.answer import Answer
@@ -99,6 +103,22 @@ def test_passwords_and_configuration_are_private(services: Session) -> None:
 
     assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
     assert len({file.read_text() for file in secrets}) == len(secrets)
+
+
+def test_an_earlier_state_folder_keeps_its_password_and_gets_the_roles(tmp_path: Path) -> None:
+    layout = Layout(tmp_path, Ports.at(0))
+    layout.create()
+    write_private(layout.secrets_dir / "redis", "as-it-was")
+
+    first = RedisServer(layout, Programs(tmp_path, (7, 0)))
+    first.prepare()
+    again = RedisServer(layout, Programs(tmp_path, (7, 0)))
+
+    assert first.url == again.url == "redis://:as-it-was@127.0.0.1:6380/0"
+    assert {role: first.url_of(role) for role in RIGHTS} == {role: again.url_of(role) for role in RIGHTS}
+    lines = (layout.folder("redis") / "redis.conf").read_text().splitlines()
+    assert "requirepass as-it-was" in lines
+    assert [line.split()[1] for line in lines if line.startswith("user ")] == list(RIGHTS)
 
 
 async def test_a_planted_result_is_not_shown(

@@ -1,4 +1,4 @@
--- Which kinds each outside publisher may send. Workers check them themselves: RabbitMQ before 3.13 lets the headers CC
+-- Which kinds each outside publisher may send. Workers check them themselves: RabbitMQ 3.10 lets the headers CC
 -- and BCC route a message past the check of its key.
 create table publishers (
     name         text        primary key,             -- its RabbitMQ user
