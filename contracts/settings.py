@@ -142,7 +142,7 @@ class Settings(BaseSettings):
         default=86400, gt=0, description="Age of a reply that is given up as undeliverable."
     )
     artifact_retention_days: int = Field(
-        default=30, ge=1, description="Days that artifacts (screenshots, recordings, uploads) are kept."
+        default=30, ge=1, le=36500, description="Days that artifacts (screenshots, recordings, uploads) are kept."
     )
     artifact_limit_bytes: int = Field(
         default=32 * 1024 * 1024,
@@ -156,7 +156,25 @@ class Settings(BaseSettings):
     upload_expiry_seconds: float = Field(
         default=86400, ge=60, description="Time without a new byte after which an unfinished upload is removed."
     )
-    retention_days: int = Field(default=90, ge=1, description="Days that finished commands are kept.")
+    retention_days: int = Field(
+        default=90,
+        ge=1,
+        le=36500,
+        description="Days that finished commands are kept, with their keys, attempts, ended deliveries and dead letters.",
+    )
+    message_retention_days: int = Field(
+        default=365, ge=1, le=36500, description="Days that messages are kept, and conversations without any."
+    )
+    audit_retention_days: int = Field(default=730, ge=1, le=36500, description="Days that the audit log is kept.")
+    key_retention_days: int = Field(
+        default=90, ge=1, le=36500, description="Days that API keys are kept after they were revoked or ran out."
+    )
+    target_retention_days: int = Field(
+        default=90, ge=1, le=36500, description="Days that delivery targets are kept after they were removed."
+    )
+    device_retention_days: int = Field(
+        default=90, ge=8, le=36500, description="Days that a phone is kept on record after it was last seen."
+    )
     delivery_allow_http: bool = Field(default=False, description="Allow http:// delivery targets.")
     delivery_allow_private: bool = Field(
         default=False, description="Allow delivery targets on private or loopback addresses."

@@ -19,6 +19,7 @@ from contracts.publisher import Publisher
 from contracts.settings import Settings
 from contracts.topology import DEAD, REPLIES, ROUTING_KEYS, UNROUTED, WORK_QUEUES, reply_queue
 from ops.stack.session import Session
+from workers.outbox.housekeeping import Retention
 from workers.outbox.run import run
 
 RELAY_BODY = orjson.dumps({"sender": "user", "message": "hello", "timestamp": "2026-01-01T00:00:00Z"})
@@ -35,6 +36,12 @@ insert into outbox (token, part, publisher, id, kind, status, owner, reply_to, c
   deadline_at, created_at, not_before)
 values (nextval('token_seq'), $1, $2, $3, $4, $5, $2, $6, 'c-1', $7, now(), now() + interval '1 hour', $8, $8)
 """
+
+
+def retention(**days: int) -> Retention:
+    """What is kept for how many days: 30 unless said."""
+    kept = dict.fromkeys(("commands", "artifacts", "messages", "audit_log", "api_keys", "targets", "devices"), 30)
+    return Retention(**{**kept, **days})
 
 
 async def until(what: str, condition: Callable[[], Awaitable[Any]], *, seconds: float = 60) -> Any:

@@ -50,11 +50,12 @@ GRANTS: dict[str, dict[str, str]] = {
         "artifact_pieces": "rud",
         "artifact_uploads": "rud",
         "artifacts": "rd",
-        "command_keys": "rwd",
+        "command_keys": "rw",
         "commands": "rwu",
         "conversations": "r",
         "dead_letters": "rwud",
         "deliveries": "rwud",
+        "delivery_turns": "rwud",
         "device_leases": "r",
         "devices": "r",
         "messages": "r",
@@ -78,6 +79,7 @@ GRANTS: dict[str, dict[str, str]] = {
         "conversations": "r",
         "dead_letters": "r",
         "deliveries": "r",
+        "delivery_turns": "r",
         "device_leases": "rd",
         "devices": "r",
         "messages": "r",
@@ -100,6 +102,13 @@ COLUMNS = {
 }
 FUNCTIONS = {
     "maintain_partitions(90)": {"ish_outbox"},
+    "prune_api_keys(90, 0)": {"ish_outbox"},
+    "prune_audit_log(90, 0)": {"ish_outbox"},
+    "prune_conversations('', '', 90, 0)": {"ish_outbox"},
+    "prune_devices(90, 0)": {"ish_outbox"},
+    "prune_keys(0)": {"ish_outbox"},
+    "prune_messages('', '', 90, 0, 0)": {"ish_outbox"},
+    "prune_targets(90, 0)": {"ish_outbox"},
     "renew_keys('{}', '{}', '{}')": {"ish_gateway", "ish_worker", "ish_outbox"},
 }
 

@@ -10,7 +10,7 @@ import pytest
 from contracts.database import acquired
 from contracts.topology import RELAY
 from ops.stack.session import Session
-from tests.integration.outbox_stand import Stand, stand
+from tests.integration.outbox_stand import Stand, retention, stand
 from workers.outbox.addresses import Rules
 from workers.outbox.deliveries import Deliveries
 from workers.outbox.expire import Expire
@@ -166,7 +166,7 @@ async def test_every_repeated_statement_reads_by_an_index(bench: Stand) -> None:
     await republish.overdue()
     await republish.orphaned()
     await republish.forgotten()
-    await Housekeeping(database, retention_days=90, artifact_retention_days=30).round()
+    await Housekeeping(database, retention(commands=90, artifacts=30)).round()
     async with Webhooks(Rules()) as webhooks, asyncio.TaskGroup() as group:
         deliveries = Deliveries(database, webhooks, give_up_seconds=60)
         hosting = group.create_task(deliveries.run())

@@ -13,7 +13,7 @@ import pytest
 from contracts.broker import apply_topology, connect
 from contracts.topology import AI, COMMANDS, RELAY, retry_queue
 from ops.stack.session import Session
-from tests.integration.outbox_stand import RELAY_BODY, Stand, stand, until
+from tests.integration.outbox_stand import RELAY_BODY, Stand, retention, stand, until
 from workers.outbox.guard import Guard
 from workers.outbox.housekeeping import Housekeeping
 from workers.outbox.republish import Republish
@@ -248,7 +248,7 @@ async def test_housekeeping_prunes_what_is_past_the_retention_and_makes_partitio
         [old, young],
     )
 
-    await Housekeeping(bench.database, retention_days=30, artifact_retention_days=7).round()
+    await Housekeeping(bench.database, retention(commands=30, artifacts=7)).round()
 
     left = await bench.owner.fetch("delete from artifacts where sha256 = any ($1) returning sha256", [old, young])
     assert [row["sha256"] for row in left] == [young]

@@ -5,6 +5,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from ops.stack.session import Session
+from tests.integration.outbox_stand import retention
 from workers.outbox.housekeeping import Housekeeping
 from workers.outbox.uploads import PruneUploads
 
@@ -60,7 +61,7 @@ async def test_an_uploaded_artifact_goes_with_its_pieces_when_it_is_old(services
             "insert into artifacts values ($1, 'x/y', 70, null, now() - interval '9 days', $2)", name, upload
         )
 
-        await Housekeeping(pool, retention_days=30, artifact_retention_days=8).round()
+        await Housekeeping(pool, retention(commands=30, artifacts=8)).round()
         await PruneUploads(pool, expiry_seconds=3600).round()
 
         assert await left(owner, upload) == (0, 0)

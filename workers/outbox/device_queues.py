@@ -74,7 +74,10 @@ class DeviceQueues:
                 for serial, transport in present.items():
                     if self._declared.get(serial) != transport:
                         await self._apart(serial, partial(self._give, serial, transport))
-                for serial in {row["serial"] for row in rows} - set(present) - self._removed:
+                known = {row["serial"] for row in rows}
+                self._removed &= known  # a phone that is not on record any more need not be remembered
+                self._postponed = {one: at for one, at in self._postponed.items() if one in known}
+                for serial in (known | set(self._declared)) - set(present) - self._removed:
                     await self._apart(serial, partial(self._remove, serial))
                 if self._rounds % _LOOK_EVERY_ROUNDS == 0:
                     await self._look()
@@ -142,6 +145,7 @@ class DeviceQueues:
 
     def _forget(self, serial: str) -> None:
         self._declared.pop(serial, None)
+        self._ready.pop(device_queue(serial), None)
         self._removed.add(serial)
 
     async def _look(self) -> None:

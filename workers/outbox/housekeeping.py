@@ -1,32 +1,50 @@
-"""Makes partitions ahead, drops those past the retention, and deletes what has served its time."""
+"""Makes partitions ahead, drops those past the retention, and deletes what has served its time (ops/docs/retention.md).
 
+What the outbox worker may not delete itself is deleted by functions of the tables' owner, which check its age again. All
+of it goes in batches, each a transaction of its own, so that nobody waits long for a lock.
+"""
+
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 from contracts.logs import get_logger
+from contracts.settings import Settings
 from workers.outbox.alone import Job, alone
 
 _BATCH = 5000
-_KEYS_BEYOND = timedelta(days=7)
-"""A partition is a week: a key outlives the last row that it may stand for."""
+_ARTIFACTS_BATCH = 100
+"""Artifacts are large."""
+_CONVERSATIONS_BATCH = 500
 
 _PARTITIONS = "select partition_name, action from maintain_partitions($1)"
-_KEYS = """
-delete from command_keys where (publisher, id) in (
-  select publisher, id from command_keys where day < $1::date limit $2
-)
-"""
+_KEYS = "select prune_keys($1)"
+_MESSAGES = "select * from prune_messages($1, $2, $3, $4, $5)"
+_CONVERSATIONS = "select * from prune_conversations($1, $2, $3, $4)"
+_AUDIT_LOG = "select prune_audit_log($1, $2)"
+_API_KEYS = "select prune_api_keys($1, $2)"
+_TARGETS = "select prune_targets($1, $2)"
+_DEVICES = "select prune_devices($1, $2)"
 _WORKERS = (
     "delete from workers where greatest(heartbeat_at, started_at, stopped_at) < $1::timestamptz - interval '1 day'"
 )
 _DELIVERIES = """
-delete from deliveries where seq in (
-  select seq from deliveries where state <> 'pending' and finished_at < $1 limit $2
+with gone as (
+  delete from deliveries where seq in (
+    select seq from deliveries where state <> 'pending' and finished_at < $1 limit $2
+  )
+  returning 1
 )
+select count(*) from gone
 """
-_DEAD_LETTERS = "delete from dead_letters where seq in (select seq from dead_letters where at < $1 limit $2)"
-# Artifacts are large: few in one transaction. Their owners' rows go with them; pieces are removed by `uploads`. The age is
-# asked again of the row that is deleted: somebody may have stored the same bytes meanwhile.
+_DEAD_LETTERS = """
+with gone as (
+  delete from dead_letters where seq in (select seq from dead_letters where at < $1 limit $2) returning 1
+)
+select count(*) from gone
+"""
+# Their owners' rows go with them; pieces are removed by `uploads`. The age is asked again of the row that is deleted:
+# somebody may have stored the same bytes meanwhile.
 _ARTIFACTS = """
 with gone as (
   delete from artifacts where created_at < $1 and sha256 in (
@@ -39,8 +57,43 @@ uploads as (
 )
 select count(*) from gone
 """
-_ARTIFACTS_BATCH = 100
 _LOSSES = "delete from queue_losses where handled_at < $1"
+_TURNS = "delete from delivery_turns where until < $1::timestamptz - interval '1 day'"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How many days things are kept; at least 1 each."""
+
+    commands: int
+    """Finished commands with their keys and attempts, ended deliveries, dead letters."""
+    artifacts: int
+    messages: int
+    """Recorded lines, and conversations without any."""
+    audit_log: int
+    api_keys: int
+    """After they were revoked or ran out."""
+    targets: int
+    """After they were removed."""
+    devices: int
+    """After a worker last saw them."""
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """As configured.
+
+        Args:
+            settings: Of this process.
+        """
+        return cls(
+            commands=settings.retention_days,
+            artifacts=settings.artifact_retention_days,
+            messages=settings.message_retention_days,
+            audit_log=settings.audit_retention_days,
+            api_keys=settings.key_retention_days,
+            targets=settings.target_retention_days,
+            devices=settings.device_retention_days,
+        )
 
 
 class Housekeeping:
@@ -48,14 +101,14 @@ class Housekeeping:
 
     Args:
         database: asyncpg pool.
-        retention_days: Days that finished commands are kept.
-        artifact_retention_days: Days that artifacts are kept.
+        retention: How long things are kept.
+        batch: Maximum number of rows deleted in one transaction.
     """
 
-    def __init__(self, database: Any, *, retention_days: int, artifact_retention_days: int) -> None:
+    def __init__(self, database: Any, retention: Retention, *, batch: int = _BATCH) -> None:
         self._database = database
-        self._retention = timedelta(days=retention_days)
-        self._artifact_retention = timedelta(days=artifact_retention_days)
+        self._retention = retention
+        self._batch = batch
         self._log = get_logger(job="housekeeping")
 
     async def round(self) -> bool:
@@ -64,19 +117,31 @@ class Housekeeping:
         Returns:
             False.
         """
-        now = datetime.now(UTC)
-        limit = now - self._retention
+        kept, now, batch = self._retention, datetime.now(UTC), self._batch
+        limit = now - timedelta(days=kept.commands)
         async with alone(self._database, Job.HOUSEKEEPING) as connection:
             if connection is None:
                 return False
             await self._partitions(connection)
             deleted = {
-                "command_keys": await _in_batches(connection, _KEYS, (limit - _KEYS_BEYOND).date()),
-                "deliveries": await _in_batches(connection, _DELIVERIES, limit),
-                "dead_letters": await _in_batches(connection, _DEAD_LETTERS, limit),
-                "artifacts": await _artifacts(connection, now - self._artifact_retention),
+                # right after the partitions: a key goes with its command
+                "command_keys": await _in_batches(connection, _KEYS, batch=batch),
+                "deliveries": await _in_batches(connection, _DELIVERIES, limit, batch=batch),
+                "dead_letters": await _in_batches(connection, _DEAD_LETTERS, limit, batch=batch),
+                "artifacts": await _in_batches(
+                    connection, _ARTIFACTS, now - timedelta(days=kept.artifacts), batch=_ARTIFACTS_BATCH
+                ),
+                "messages": await _visiting(connection, _MESSAGES, kept.messages, _CONVERSATIONS_BATCH, batch),
+                "conversations": await _visiting(connection, _CONVERSATIONS, kept.messages, _CONVERSATIONS_BATCH),
+                "audit_log": await _in_batches(connection, _AUDIT_LOG, kept.audit_log, batch=batch),
+                "api_keys": await _in_batches(connection, _API_KEYS, kept.api_keys, batch=batch),
+                # after the deliveries that name them
+                "targets": await _in_batches(connection, _TARGETS, kept.targets, batch=batch),
                 "workers": _count(await connection.execute(_WORKERS, now)),
+                # after the workers that held them
+                "devices": await _in_batches(connection, _DEVICES, kept.devices, batch=batch),
                 "queue_losses": _count(await connection.execute(_LOSSES, limit)),
+                "delivery_turns": _count(await connection.execute(_TURNS, now)),
             }
             if any(deleted.values()):
                 self._log.info("rows_pruned", **deleted)
@@ -86,26 +151,29 @@ class Housekeeping:
         async with connection.transaction():
             # whoever waits for an exclusive lock makes everybody behind it wait: better fail, and try again later
             await connection.execute("set local lock_timeout = '1s'")
-            for row in await connection.fetch(_PARTITIONS, self._retention.days):
+            for row in await connection.fetch(_PARTITIONS, self._retention.commands):
                 self._log.info("partition_changed", partition=row["partition_name"], action=row["action"])
 
 
-async def _artifacts(connection: Any, limit: datetime) -> int:
+async def _in_batches(connection: Any, statement: str, *arguments: Any, batch: int) -> int:
+    """Repeat a statement, whose last argument is the batch and whose value the rows deleted, until a batch is not full."""
     total = 0
     while True:
-        count = int(await connection.fetchval(_ARTIFACTS, limit, _ARTIFACTS_BATCH))
-        total += count
-        if count < _ARTIFACTS_BATCH:
-            return total
-
-
-async def _in_batches(connection: Any, statement: str, limit: Any, *, batch: int = _BATCH) -> int:
-    total = 0
-    while True:
-        count = _count(await connection.execute(statement, limit, batch))
+        count = int(await connection.fetchval(statement, *arguments, batch))
         total += count
         if count < batch:
             return total
+
+
+async def _visiting(connection: Any, statement: str, *arguments: Any) -> int:
+    """Repeat a statement that visits some conversations at a time, until it has visited all."""
+    total, owner, conversation = 0, "", ""
+    while True:
+        row = await connection.fetchrow(statement, owner, conversation, *arguments)
+        total += int(row["removed"])
+        if row["next_owner"] is None:
+            return total
+        owner, conversation = row["next_owner"], row["next_conversation"]
 
 
 def _count(status: str) -> int:

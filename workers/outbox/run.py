@@ -21,7 +21,7 @@ from workers.outbox.deliveries import Deliveries
 from workers.outbox.device_queues import DeviceQueues, together
 from workers.outbox.expire import Expire
 from workers.outbox.guard import Guard
-from workers.outbox.housekeeping import Housekeeping
+from workers.outbox.housekeeping import Housekeeping, Retention
 from workers.outbox.republish import Republish
 from workers.outbox.resend import Resend
 from workers.outbox.rounds import repeat
@@ -108,11 +108,7 @@ class _Worker:
         self._expire = Expire(database, answer=self._resend.send_now, lease_seconds=lease_seconds)
         ready = together(lambda: self._guard.ready, lambda: self._device_queues.ready)
         self._republish = Republish(database, self._publisher, user=user, lease_seconds=lease_seconds, ready=ready)
-        self._housekeeping = Housekeeping(
-            database,
-            retention_days=settings.retention_days,
-            artifact_retention_days=settings.artifact_retention_days,
-        )
+        self._housekeeping = Housekeeping(database, Retention.from_settings(settings))
         self._uploads = PruneUploads(database, expiry_seconds=settings.upload_expiry_seconds)
 
     async def serve(self, stop: asyncio.Event) -> None:
