@@ -36,8 +36,8 @@ check: setup ## Lint, format, types, imports
 bench: setup ## Measure, beside Celery and Dramatiq
 	@$(VENV)/python -m tests.benchmarks
 
-soak: setup ## Run everything under load for an hour, and see whether a process grows
-	@$(VENV)/python -m tests.soak
+soak: setup ## Run everything under load for an hour or MINUTES=, and see whether a process grows
+	@$(VENV)/python -m tests.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 lock: setup ## Resolve the requirements anew and pin them by hash
 	@$(LOCK) --upgrade pyproject.toml -o requirements.txt
