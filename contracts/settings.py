@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from typing_extensions import override
 
+from contracts.addresses import ADB_PORT, read_addresses
 from contracts.plain_text import plain
 from contracts.service_urls import FORMS, check, completed
 
@@ -80,7 +81,9 @@ class Settings(BaseSettings):
         description="Time for a request's header; its body may take twice that, and 1 s per KiB.",
     )
     api_key: str = Field(default="", description="Key the CLI sends as X-API-Key.")
-    adb_servers: str = Field(default="", description="adb servers, host:port, comma-separated.")
+    adb_servers: str = Field(
+        default="", description="adb servers, host:port, comma-separated (`127.0.0.1:5037,10.0.0.2:5037`)."
+    )
     providers_file: str = Field(default="", description="TOML file of AI providers, models and aliases.")
     metrics_host: str = Field(default="127.0.0.1", description="Address a worker serves /metrics on.")
     metrics_port: int = Field(default=0, ge=0, le=65535, description="Port for /metrics; 0 takes a free one.")
@@ -231,6 +234,12 @@ class Settings(BaseSettings):
         for name in FORMS:
             self.__dict__[name] = completed(getattr(self, name), ca_file=self.ca_file)
         return self
+
+    @field_validator("adb_servers", mode="after")
+    @classmethod
+    def _are_addresses(cls, value: str) -> str:
+        read_addresses(value, default_port=ADB_PORT)
+        return value
 
     @model_validator(mode="after")
     def _lease_outlives_heartbeats(self) -> Self:

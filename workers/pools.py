@@ -14,7 +14,7 @@ from contracts.logs import get_logger
 from contracts.metrics import serve_metrics
 from contracts.publisher import Publisher
 from contracts.restarting import restarting
-from contracts.settings import Settings, stop
+from contracts.settings import Settings
 from workers.consume import Pool
 from workers.handler import Handler
 from workers.intake import Intake
@@ -91,13 +91,8 @@ async def _ai(configuration: Settings, database: Any) -> AsyncIterator[Handler]:
 @asynccontextmanager
 async def _android(configuration: Settings, database: Any) -> AsyncIterator[Any]:
     from workers.android import handler  # noqa: PLC0415  # as above
-    from workers.android.devices import parse_servers  # noqa: PLC0415  # as above
     from workers.artifacts import artifacts_from  # noqa: PLC0415  # as above
 
-    try:
-        parse_servers(configuration.adb_servers)
-    except ValueError as error:
-        stop(str(error))
     yield handler.build(artifacts=artifacts_from(database), artifact_limit_bytes=configuration.artifact_limit_bytes)
 
 

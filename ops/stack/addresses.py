@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
+from contracts.addresses import ADB_PORT, read_addresses, write_addresses
 from contracts.settings import Settings
 from ops.stack import rabbitmq, redis_server
 from ops.stack.errors import StackError
@@ -32,7 +33,10 @@ class Given:
     postgres_url: str
     redis_url: str
     adb_servers: str
+    """Those of others, comma-separated."""
     providers_file: str
+    adb_too: bool = False
+    """Whether the stack's own adb server was named beside others."""
 
     @classmethod
     def of(cls, settings: Settings, layout: Layout) -> "Given":
@@ -45,16 +49,21 @@ class Given:
         ports = layout.ports
 
         def foreign(url: str, port: int) -> str:
-            parts = urlsplit(url if "//" in url else f"//{url}")
+            parts = urlsplit(url)
+            if "," in parts.netloc:
+                return url  # several hosts, as PostgreSQL's own clients take them
             return "" if parts.hostname in _OWN_HOSTS and parts.port == port else url
 
         amqp_url = foreign(settings.amqp_url, ports.amqp)
+        named = read_addresses(settings.adb_servers, default_port=ADB_PORT)
+        others = [(host, port) for host, port in named if host not in _OWN_HOSTS or port != ports.adb]
         return cls(
             amqp_url=amqp_url,
             management_url=foreign(settings.rabbitmq_management_url, ports.management) or _management_beside(amqp_url),
             postgres_url=foreign(settings.postgres_url, ports.postgres),
             redis_url=foreign(settings.redis_url, ports.redis),
-            adb_servers=foreign(settings.adb_servers, ports.adb),
+            adb_servers=write_addresses(others),
+            adb_too=0 < len(others) < len(named),
             providers_file=_foreign_file(settings.providers_file, layout),
         )
 
@@ -70,7 +79,7 @@ class Given:
             "rabbitmq": self.amqp_url,
             "postgres": self.postgres_url,
             "redis": self.redis_url,
-            "adb": self.adb_servers,
+            "adb": "" if self.adb_too else self.adb_servers,
         }
         return frozenset(name for name, address in named.items() if address)
 
@@ -124,7 +133,7 @@ class Addresses:
             redis_by_role={
                 role: services.redis.url_of(role) if services.redis else given.redis_url for role in redis_server.RIGHTS
             },
-            adb_servers=services.adb.address if services.adb else given.adb_servers,
+            adb_servers=",".join(filter(None, (services.adb.address if services.adb else "", given.adb_servers))),
         )
 
 

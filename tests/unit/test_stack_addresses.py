@@ -79,3 +79,21 @@ def test_private_services_share_no_port_and_use_none_that_an_outgoing_connection
 
     assert len(taken) == len(set(taken))
     assert max(port for _, port in taken) < lowest_outgoing
+
+
+def test_several_adb_servers_are_given_from_outside() -> None:
+    found = given(adb_servers="127.0.0.1:5037,127.0.0.1:5038")
+
+    assert found.services == {"adb"}
+    assert found.adb_servers == "127.0.0.1:5037,127.0.0.1:5038"
+
+
+def test_the_stacks_own_adb_server_is_started_although_others_are_named_beside_it() -> None:
+    found = given(adb_servers="127.0.0.1:5138,127.0.0.1:5037")
+
+    assert found.services == frozenset()
+    assert found.adb_servers == "127.0.0.1:5037"
+
+
+def test_several_hosts_of_postgres_are_given_from_outside() -> None:
+    assert given(postgres_url="postgresql://a:b@db1:5432,db2:5433/ish").services == {"postgres"}

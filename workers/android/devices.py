@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from workers.android.adb import DEFAULT_PORT, AdbServer
-
-_MAX_PORT = 65535
+from contracts.addresses import ADB_PORT, read_addresses
+from workers.android.adb import AdbServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +12,7 @@ class Transport:
     """One connection from an adb server to a phone."""
 
     server: AdbServer
+    """Leads to this connection only, when a watcher gave it."""
     serial: str
     """What the adb server calls it."""
     id: str
@@ -24,7 +24,7 @@ class DeviceFacts:
     """A phone as it was last seen."""
 
     serial: str
-    """`ro.serialno`: the same phone by cable and by network is one phone. The transport's name until it was ready once."""
+    """What commands call it: see `workers.android.identity`. The transport's name until it was ready once."""
     adb_server: str
     """host:port."""
     transport_serial: str
@@ -41,6 +41,8 @@ class DeviceFacts:
     """Size in pixels and whether it is on: `1080x2400 on`."""
     seen_at: datetime
     """When its adb server last listed it."""
+    reported_serial: str | None = None
+    """Its `ro.serialno`, which other phones may have as well; None until it has said it."""
 
     @property
     def identified(self) -> bool:
@@ -57,12 +59,4 @@ def parse_servers(value: str) -> list[AdbServer]:
     Raises:
         ValueError: A part is not an address.
     """
-    servers = []
-    for address in filter(None, (part.strip() for part in value.split(","))):
-        host, colon, port = address.rpartition(":")
-        if not colon:
-            host, port = address, str(DEFAULT_PORT)
-        if not host or not (port.isascii() and port.isdigit() and 0 < int(port) <= _MAX_PORT):
-            raise ValueError(f"ISH_ADB_SERVERS: {address!r} is not host:port")
-        servers.append(AdbServer(host, int(port)))
-    return servers
+    return [AdbServer(host, port) for host, port in read_addresses(value, default_port=ADB_PORT)]
