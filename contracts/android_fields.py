@@ -69,7 +69,9 @@ def _url(value: str) -> str:
 
 Coordinate = Annotated[int, Field(strict=True, ge=0, le=16383, description="Pixels from the top left of the screen.")]
 DurationMs = Annotated[int, Field(strict=True, ge=1, le=60_000)]
-Serial = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}$")]
+Serial = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._:@+(), \-]{0,126}[A-Za-z0-9._:@+(),\-])?$")
+]
 Tag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.\-]{0,62}$")]
 Package = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)+$", max_length=255)]
 Activity = Annotated[str, StringConstraints(pattern=r"^\.?[A-Za-z0-9_$]+(\.[A-Za-z0-9_$]+)*$", max_length=255)]

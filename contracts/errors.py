@@ -61,6 +61,7 @@ class ErrorCode(StrEnum):
     DEVICE_NOT_FOUND = "device_not_found"
     DEVICE_OFFLINE = "device_offline"
     DEVICE_UNAUTHORIZED = "device_unauthorized"
+    DEVICE_UNSUPPORTED = "device_unsupported"
     ADB_SERVER_DOWN = "adb_server_down"
     TIMEOUT = "timeout"
     NONZERO_EXIT = "nonzero_exit"

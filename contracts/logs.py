@@ -39,6 +39,7 @@ Events are constant snake_case in the past tense; facts go into fields. No promp
 | rows_pruned, partition_changed, uploads_pruned | info | housekeeping |
 | delivery_failed, delivery_given_up | warning, error | a webhook target does not answer |
 | phones_taken, phones_released | info | this worker has phones to use; has left them to others |
+| phone_exchanged | warning | what is connected by that name is not the phone that was taken; it is taken anew |
 | phones_lost | warning | it is not sure any more that they are this worker's; it has let go of them |
 | fence_unsupported | warning | a phone cannot keep the file that protects it from a worker that was frozen |
 | queue_declared, queue_awaited, queue_removed | info | a phone's queue was made; is not there yet; went with its phone |

@@ -72,7 +72,9 @@ class DeviceView(BaseModel):
 
     serial: str
     connected: bool
-    state: str = Field(description="adb's word for it (`device` is ready), or `unresponsive`.")
+    state: str = Field(
+        description="adb's word for it (`device` is ready), or `booting`, `unresponsive`, `unsupported`, `ambiguous`."
+    )
     hint: str | None = Field(description="What to do about a state that needs a person.")
     model: str | None
     android_version: str | None

@@ -1,7 +1,7 @@
 """Keeps the table `devices` true: what is seen of each phone, written when it changes and every few seconds.
 
 A phone is written by the worker that holds it; one that nobody holds, by whoever sees it. Rows are keyed by the phone's
-own serial, so that several workers write the same facts.
+name, so that several workers write the same facts.
 """
 
 import time
@@ -18,8 +18,9 @@ _WRITE_SECONDS = 10.0
 _UPSERT = """
 with seen as (
   select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::int[],
-    $9::text[], $10::timestamptz[], $11::int[])
-  as t(serial, host, transport, state, hint, model, android_version, battery_percent, screen, seen_at, queue_depth)
+    $9::text[], $10::timestamptz[], $11::int[], $12::text[])
+  as t(serial, host, transport, state, hint, model, android_version, battery_percent, screen, seen_at, queue_depth,
+    reported_serial)
 ),
 moved as (
   update devices d set transport = '', state = 'offline' from seen s
@@ -32,7 +33,7 @@ renamed as (
     and d.serial not in (select serial from seen)
 )
 insert into devices (serial, host, transport, state, hint, model, android_version, battery_percent, screen, seen_at,
-  queue_depth)
+  queue_depth, reported_serial)
 select * from seen order by 1
 on conflict (serial) do update set host = excluded.host, transport = excluded.transport, state = excluded.state,
   hint = excluded.hint,
@@ -40,6 +41,7 @@ on conflict (serial) do update set host = excluded.host, transport = excluded.tr
   android_version = coalesce(excluded.android_version, devices.android_version),
   battery_percent = coalesce(excluded.battery_percent, devices.battery_percent),
   screen = coalesce(excluded.screen, devices.screen),
+  reported_serial = coalesce(excluded.reported_serial, devices.reported_serial),
   seen_at = greatest(excluded.seen_at, devices.seen_at), queue_depth = excluded.queue_depth,
   updated_at = clock_timestamp()
 """
@@ -110,5 +112,6 @@ class Recorder:
                 [one.screen for one in facts],
                 [one.seen_at for one in facts],
                 [one.queue_depth for one in phones],
+                [one.reported_serial for one in facts],
                 timeout=_WRITE_SECONDS,
             )

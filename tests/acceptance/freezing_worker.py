@@ -53,7 +53,8 @@ class Freezing:
                 self._reach(SEAMS[min(self.lines, 2) - 1])
                 return sure
 
-            yield Transport(LeasedServer(server.host, server.port, checked), transport.serial, transport.id), fence
+            checking = LeasedServer(server.host, server.port, server.transport_id, checked)
+            yield Transport(checking, transport.serial, transport.id), fence
             self._reach("after_answer")
 
     def answered(self) -> None:

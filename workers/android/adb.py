@@ -6,7 +6,6 @@ is spoken here rather than through a library because a call takes 1 to 4 ms this
 """
 
 import asyncio
-import re
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,20 +14,19 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from contracts.errors import ErrorCode
+from workers.android.listing import ListedPhone, read_listing
 from workers.android.states import UNAUTHORIZED_HINT
 
 MAX_OUTPUT_BYTES = 1024 * 1024
-DEFAULT_PORT = 5037
 
 _STDOUT = 1
 _STDERR = 2
 _EXIT = 3
 _FRAME_HEADER = struct.Struct("<BI")
 _READ_BYTES = 64 * 1024
+_NO_SERVICE = "ish.sign-of-life:"
+_CLOSED = "closed"
 _MAX_REQUEST_BYTES = 0xFFFF
-_LISTED = re.compile(
-    r"(?P<serial>\S+)\s+(?P<state>.*?)(?P<facts>(?:\s+(?:usb|product|model|device|transport_id):\S*)*)"
-)
 
 
 class AdbFailure(Exception):
@@ -45,18 +43,6 @@ class AdbFailure(Exception):
         self.code = code
         self.message = message
         self.begun = begun
-
-
-@dataclass(frozen=True, slots=True)
-class ListedPhone:
-    """One line of what an adb server says is connected."""
-
-    serial: str
-    """The transport's name: a USB phone's serial number, or the host:port of one on the network."""
-    state: str
-    """`device` is ready; others are `unauthorized`, `offline`, `recovery`, …"""
-    transport_id: str
-    """Changes each time the phone is connected; empty when the server gives none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +73,39 @@ class AdbServer:
         Raises:
             AdbFailure: adb_server_down or timeout.
         """
-        answer = await self._ask("host:devices-l", timeout_seconds)
-        matches = (_LISTED.fullmatch(line.rstrip()) for line in answer.splitlines())
-        return [
-            ListedPhone(match["serial"], match["state"].strip(), _fact(match["facts"], "transport_id"))
-            for match in matches
-            if match is not None
-        ]
+        return read_listing(await self._ask("host:devices-l", timeout_seconds))
+
+    async def features(self, serial: str, *, timeout_seconds: float) -> frozenset[str]:
+        """What a connected phone can do beyond the first version of the protocol, such as `shell_v2`.
+
+        Args:
+            serial: The transport's name.
+            timeout_seconds: For all of it.
+
+        Raises:
+            AdbFailure: It is not connected, or the server is down.
+        """
+        answer = await self._ask(f"{self._prefix(serial)}:features", timeout_seconds)
+        return frozenset(answer.split(","))
+
+    async def is_answering(self, serial: str, *, timeout_seconds: float) -> bool:
+        """Whether a phone's adb answers on this connection, however long its commands take.
+
+        It is asked for a service that does not exist: that costs it nothing, and disturbs nobody.
+
+        Args:
+            serial: The transport's name.
+            timeout_seconds: For all of it.
+        """
+        try:
+            async with asyncio.timeout(timeout_seconds), self._connection() as (reader, writer):
+                await _request(reader, writer, self._route(serial))
+                await _request(reader, writer, _NO_SERVICE)
+        except AdbFailure as failure:
+            return _CLOSED in failure.message
+        except (OSError, asyncio.IncompleteReadError, TimeoutError):
+            return False
+        return True
 
     async def connect(self, address: str, *, timeout_seconds: float) -> None:
         """Connect a phone on the network; one that is connected already stays so.
@@ -130,6 +142,20 @@ class AdbServer:
         async with self.service(serial, f"shell,v2,raw:{line}", timeout_seconds=timeout_seconds) as (reader, _):
             return await _read_shell(reader, max_output_bytes)
 
+    async def old_shell(self, serial: str, line: str, *, timeout_seconds: float) -> str:
+        """What a command line prints on a phone without `shell_v2`; whether it succeeded is not known.
+
+        Args:
+            serial: The transport's name.
+            line: Given to the phone's shell as it is.
+            timeout_seconds: For all of it.
+
+        Raises:
+            AdbFailure: The phone cannot be reached, or took too long.
+        """
+        async with self.service(serial, f"shell:{line}", timeout_seconds=timeout_seconds) as (reader, _):
+            return (await reader.read()).decode(errors="replace")
+
     @asynccontextmanager
     async def service(
         self, serial: str, name: str, *, timeout_seconds: float
@@ -148,7 +174,7 @@ class AdbServer:
         begun = False
         try:
             async with asyncio.timeout(timeout_seconds), self._connection() as (reader, writer):
-                await _request(reader, writer, f"host:transport:{serial}")
+                await _request(reader, writer, self._route(serial))
                 begun = True
                 await _request(reader, writer, name)
                 yield reader, writer
@@ -165,6 +191,14 @@ class AdbServer:
             code = ErrorCode.DEVICE_OFFLINE if begun else ErrorCode.ADB_SERVER_DOWN
             sentence = f"{serial} went away before it answered" if begun else f"adb server {self} hung up"
             raise AdbFailure(code, sentence, begun=begun) from error
+
+    def _route(self, serial: str) -> str:
+        """The request that leads to a phone."""
+        return f"host:transport:{serial}"
+
+    def _prefix(self, serial: str) -> str:
+        """What stands before a question about a phone."""
+        return f"host-serial:{serial}"
 
     async def _ask(self, request: str, timeout_seconds: float) -> str:
         try:
@@ -194,8 +228,23 @@ class AdbServer:
             writer.transport.abort()
 
 
-def _fact(facts: str, name: str) -> str:
-    return next((fact.partition(":")[2] for fact in facts.split() if fact.startswith(f"{name}:")), "")
+@dataclass(frozen=True, slots=True)
+class BoundServer(AdbServer):
+    """An adb server that leads to one connection of one phone, and to no other that may have the same name by then.
+
+    adb gives each connection a number of its own and never gives it again.
+    """
+
+    transport_id: str
+    """Empty for a server so old that it has no numbers; then the name decides."""
+
+    @override
+    def _route(self, serial: str) -> str:
+        return f"host:transport-id:{self.transport_id}" if self.transport_id else f"host:transport:{serial}"
+
+    @override
+    def _prefix(self, serial: str) -> str:
+        return f"host-transport-id:{self.transport_id}" if self.transport_id else f"host-serial:{serial}"
 
 
 async def _request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: str) -> None:

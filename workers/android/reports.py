@@ -15,7 +15,6 @@ _COMPONENT = re.compile(r"([A-Za-z][\w.]*)/([\w.$]+)")
 _LOCKED = re.compile(r"(?:mShowingLockscreen|mDreamingLockscreen|mIsShowing|^\s*showing)=(true|false)", re.MULTILINE)
 _SYSTEM_WINDOWS = frozenset({"NotificationShade", "StatusBar", "Keyguard", "KeyguardViewMediator", "Bouncer"})
 """The lock screen and the shade over all apps, by their windows' names."""
-_SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}")
 _SIZE = re.compile(r"^(Physical|Override) size: (\d+)x(\d+)", re.MULTILINE)
 
 
@@ -57,12 +56,6 @@ def read_focus(report: str) -> dict[str, Any]:
         return {"package": None, "activity": None, **locked}
     package, activity = match.groups()
     return {"package": package, "activity": package + activity if activity.startswith(".") else activity, **locked}
-
-
-def read_serial(report: str) -> str | None:
-    """`getprop ro.serialno`; None for what cannot name a phone in a command, as on some emulators and custom builds."""
-    serial = report.strip()
-    return serial if _SERIAL.fullmatch(serial) else None
 
 
 def read_properties(report: str) -> dict[str, str]:

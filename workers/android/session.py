@@ -5,6 +5,7 @@ its own, and the phone's shell itself checks that: a line that a worker sends af
 taken its phone over, does nothing.
 """
 
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -16,10 +17,16 @@ from workers.android import adb_files
 from workers.android.adb import MAX_OUTPUT_BYTES, AdbFailure, AdbServer, ShellOutput
 from workers.android.readings import failure, text_of
 from workers.android.reasons import MAX_REASON_CHARACTERS
+from workers.android.states import BOOTING, not_ready
 from workers.cancellation import Cancellation
 from workers.handler import StoredArtifact
 
 FENCE_FILE = "/data/local/tmp/ish.fence"
+_BOOTED = "getprop sys.boot_completed"
+_NO_SERVICE = re.compile(
+    rb"\s*(cmd: )?Can't find service: |.{0,200}is the system running\?|.{0,200}no display is there yet"
+)
+_SEARCHED_BYTES = 1000
 _CLEANING_SECONDS = 3.0
 _FENCED_EXIT = 113
 _FENCED = b"ish-fenced"
@@ -135,6 +142,8 @@ class Session:
                 output = await self._send(line, max_output_bytes)
         if output.exit_code == _FENCED_EXIT and _FENCED in output.stderr and self._fence is not None:
             raise Transient(ErrorCode.DEVICE_BUSY, "another worker holds the phone by now; nothing was done")
+        if _lacks_services(output):
+            await self._wait_for_android()
         self.touched |= effect
         return output
 
@@ -162,6 +171,16 @@ class Session:
             timeout_seconds=self._time_to_send(),
             max_output_bytes=max_output_bytes,
         )
+
+    async def _wait_for_android(self) -> None:
+        """Have the action wait when the phone is starting: what a program says then is no answer.
+
+        Raises:
+            Deferred: Android is not there yet; the line did nothing.
+        """
+        booted = await self._server.shell(self._serial, _BOOTED, timeout_seconds=self._time_to_send())
+        if booted.stdout.strip() != b"1":
+            raise not_ready(self._serial, BOOTING)
 
     async def clean(self, line: str) -> None:
         """Run a line that puts in order what a failed action may have left; best effort, in a time of its own.
@@ -276,6 +295,11 @@ class Session:
         if seconds <= 0:
             raise AdbFailure(ErrorCode.TIMEOUT, "the time for this action is over")
         return seconds
+
+
+def _lacks_services(output: ShellOutput) -> bool:
+    """Whether the first thing that a line printed is what programs print while Android starts."""
+    return any(_NO_SERVICE.match(printed[:_SEARCHED_BYTES]) is not None for printed in (output.stderr, output.stdout))
 
 
 def _fenced(line: str, fence: str) -> str:

@@ -6,6 +6,12 @@ READY = "device"
 UNRESPONSIVE = "unresponsive"
 """Ours, not adb's: connected, but commands get no answer."""
 OFFLINE = "offline"
+BOOTING = "booting"
+"""Ours: adb is there, Android's services are not yet."""
+UNSUPPORTED = "unsupported"
+"""Ours: it speaks only the shell protocol of Android 6 and older, which tells no exit codes."""
+AMBIGUOUS = "ambiguous"
+"""Ours: it cannot be told from another phone, so that nothing is sent to either by that name."""
 
 LOOK_AGAIN_SECONDS = 2.0
 """How soon a command that found its phone not ready looks again."""
@@ -24,6 +30,10 @@ _HINTS = {
     OFFLINE: "check that the phone is on and its cable or network works, or plug it in again",
     UNRESPONSIVE: "the phone is connected but answers no command; restart it",
     "connecting": "the phone is being connected; this takes a few seconds",
+    BOOTING: "Android is starting on the phone; its commands wait until it has",
+    UNSUPPORTED: "the phone has no shell_v2, as Android 6 and older: use one with Android 7 or newer",
+    AMBIGUOUS: "another phone has the same serial number, and the two cannot be told apart: connect one of them at a time, or "
+    "both over the network, where each has an address",
     "recovery": "the phone is in recovery mode; restart it into Android",
     "sideload": "the phone is in recovery mode; restart it into Android",
     "rescue": "the phone is in rescue mode; restart it into Android",
@@ -63,6 +73,16 @@ def not_ready(
         retry_after_seconds=again_seconds,
         details={"device": serial, "state": state},
     )
+
+
+def unsupported(serial: str) -> Permanent:
+    """Why no command will ever run on a phone without `shell_v2`.
+
+    Args:
+        serial: The phone.
+    """
+    sentence = f"{serial} is {UNSUPPORTED}: {_HINTS[UNSUPPORTED]}; nothing was sent to it"
+    return Permanent(ErrorCode.DEVICE_UNSUPPORTED, sentence, details={"device": serial, "state": UNSUPPORTED})
 
 
 def not_configured() -> Permanent:

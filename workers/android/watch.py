@@ -7,14 +7,18 @@ the others its adb server's word is enough, once the phone has said who it is.
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from contracts.errors import ErrorCode
 from contracts.restarting import restarting, tell_fault
-from workers.android.adb import AdbFailure, AdbServer, ListedPhone
+from workers.android.adb import AdbFailure, AdbServer
 from workers.android.devices import DeviceFacts, Transport
+from workers.android.identity import Connection, Sighting, hints, names
+from workers.android.listing import ListedPhone
 from workers.android.states import READY
+from workers.android.twins import are_one
 from workers.android.watched import Chore, Watched
 
 FORGOTTEN_AFTER = timedelta(days=7)
@@ -45,6 +49,12 @@ class Watcher:
         self._responsible = responsible
         self._poll_seconds = poll_seconds
         self._watched: dict[tuple[AdbServer, str], Watched] = {}
+        self._known: dict[tuple[str, str], DeviceFacts] = {}
+        """Phones on record, by server and address."""
+        self._proofs: dict[frozenset[Connection], bool] = {}
+        """Whether two connections lead to one phone, as far as that was found out."""
+        self._asked: set[frozenset[Connection]] = set()
+        self._group: asyncio.TaskGroup | None = None
         self._best: dict[str, Watched] | None = None
         self._tended: set[int] = set()
         self._failures: dict[AdbServer, tuple[AdbFailure, int]] = {}
@@ -59,6 +69,7 @@ class Watcher:
         if not self._servers:
             self.looked.set()
         async with asyncio.TaskGroup() as tasks:
+            self._group = tasks
             for server in self._servers:
                 tasks.create_task(restarting("adb server", partial(self._follow, server, tasks)))
 
@@ -76,7 +87,7 @@ class Watcher:
         """One phone, if it is known.
 
         Args:
-            serial: Its `ro.serialno`.
+            serial: What it is called.
         """
         phone = self._by_serial().get(serial)
         return phone.facts if phone is not None else None
@@ -85,12 +96,12 @@ class Watcher:
         """The way to a phone; None unless it is ready.
 
         Args:
-            serial: Its `ro.serialno`.
+            serial: What it is called.
         """
         phone = self._by_serial().get(serial)
         if phone is None or not phone.is_ready:
             return None
-        return Transport(phone.server, phone.facts.transport_serial, phone.transport_id)
+        return Transport(phone.bound, phone.facts.transport_serial, phone.transport_id)
 
     def within_reach(self) -> set[str]:
         """Serials of the phones whose adb server answers."""
@@ -102,6 +113,9 @@ class Watcher:
         Args:
             facts: Of phones of any server; what is known better here is left as it is.
         """
+        facts = list(facts)
+        self._known = {(one.adb_server, one.transport_serial or one.serial): one for one in facts}
+        self._name_all()
         by_name = {str(server): server for server in self._servers}
         serials = {phone.facts.serial for phone in self._watched.values()}
         for one in facts:
@@ -121,7 +135,7 @@ class Watcher:
         """A command got no answer from it: ask it for a sign of life now.
 
         Args:
-            serial: Its `ro.serialno`.
+            serial: What it is called.
         """
         phone = self._by_serial().get(serial)
         if phone is not None:
@@ -131,7 +145,7 @@ class Watcher:
         """Whether it is ready, and no command has been without an answer since its last sign of life.
 
         Args:
-            serial: Its `ro.serialno`.
+            serial: What it is called.
         """
         phone = self._by_serial().get(serial)
         return phone is not None and phone.is_ready and phone.probe_at > 0
@@ -140,7 +154,7 @@ class Watcher:
         """A command was answered by it: that is a sign of life.
 
         Args:
-            serial: Its `ro.serialno`.
+            serial: What it is called.
         """
         phone = self._by_serial().get(serial)
         if phone is not None:
@@ -158,6 +172,8 @@ class Watcher:
             else:
                 self._failures.pop(server, None)
                 self._take_listing(server, listing)
+                self._forget_proofs()
+                self._name_all()
             self._note_change(before)
             for phone in self._of(server):
                 self._tend(phone, tasks)
@@ -180,6 +196,7 @@ class Watcher:
     def _take_listing(self, server: AdbServer, listing: Collection[ListedPhone]) -> None:
         now = datetime.now(UTC)
         for each in listing:
+            self._follow_name(server, each)
             if (server, each.serial) not in self._watched:
                 self._watched[server, each.serial] = Watched.first_seen(server, each, now=now)
         listed = {each.serial: each for each in listing}
@@ -187,6 +204,80 @@ class Watcher:
             phone.look(listed.get(phone.facts.transport_serial), now=now)
             if phone.facts.seen_at < now - FORGOTTEN_AFTER:
                 del self._watched[server, phone.facts.transport_serial]
+
+    def _follow_name(self, server: AdbServer, listed: ListedPhone) -> None:
+        """A phone may be listed by another name on the same connection, when a second one has the first name now."""
+        before = next(
+            (
+                name
+                for (of, name), phone in self._watched.items()
+                if of == server
+                and name != listed.serial
+                and listed.transport_id
+                and phone.transport_id == listed.transport_id
+            ),
+            None,
+        )
+        if before is not None:
+            phone = self._watched[server, listed.serial] = self._watched.pop((server, before))
+            phone.facts = replace(phone.facts, transport_serial=listed.serial)
+
+    def _name_all(self) -> None:
+        """Give every phone its name, with all of them in view; have the twins among them told apart."""
+        phones = {phone.connection: phone for phone in self._watched.values() if phone.can_be_named}
+        seen = [
+            Sighting(
+                connection,
+                phone.facts.reported_serial or "",
+                phone.marked,
+                None if phone.set_aside or not phone.named else phone.facts.serial,
+            )
+            for connection, phone in phones.items()
+            if phone.server not in self._failures
+        ]
+        own = {
+            (str(phone.server), phone.facts.transport_serial): phone.facts
+            for phone in self._watched.values()
+            if phone.called
+        }
+        found = names(seen, (own | self._known).values(), self._are_one)
+        told = hints(found)
+        for connection, name in found.items():
+            phones[connection].is_called(name.name, set_aside=name.set_aside, note=told.get(connection))
+        self._best = None
+
+    def _are_one(self, first: Connection, second: Connection) -> bool | None:
+        pair = frozenset((first, second))
+        if pair not in self._proofs and pair not in self._asked and self._group is not None:
+            self._asked.add(pair)
+            self._group.create_task(self._find_out_safely(first, second))
+        return self._proofs.get(pair)
+
+    async def _find_out_safely(self, first: Connection, second: Connection) -> None:
+        try:
+            await self._find_out(first, second)
+        except Exception as error:  # noqa: BLE001  # one phone's fault must not end the watch over the others
+            tell_fault("watcher", error, connections=(first, second))
+        finally:
+            self._asked.discard(frozenset((first, second)))
+
+    async def _find_out(self, first: Connection, second: Connection) -> None:
+        """Find out whether two connections lead to one phone; where that fails, again a poll later."""
+        pair = frozenset((first, second))
+        phones = {phone.connection: phone for phone in self._watched.values()}
+        if first in phones and second in phones:
+            before = self.phones()
+            is_one = await are_one(phones[first].way, phones[second].way)
+            if is_one is not None:
+                self._proofs[pair] = is_one
+                self._name_all()
+                self._note_change(before)
+            else:
+                await asyncio.sleep(self._poll_seconds)
+
+    def _forget_proofs(self) -> None:
+        connections = {phone.connection for phone in self._watched.values()}
+        self._proofs = {pair: is_one for pair, is_one in self._proofs.items() if pair <= connections}
 
     def _of(self, server: AdbServer) -> list[Watched]:
         return [phone for phone in self._watched.values() if phone.server == server]
@@ -222,5 +313,6 @@ class Watcher:
             tell_fault("watcher", error, serial=phone.facts.serial)
         finally:
             self._tended.discard(id(phone))
+        self._name_all()
         self._note_change(before)
         self._note_looked(phone.server)

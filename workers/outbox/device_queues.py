@@ -5,7 +5,8 @@ Workers may not declare anything. A queue that was deleted under its phone is no
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -68,7 +69,7 @@ class DeviceQueues:
             BrokerAway, aiormq.AMQPError, TimeoutError: The broker is away.
         """
         rows = await self._database.fetch(_PHONES)
-        present = {row["serial"]: row["transport"] for row in rows if row["present"]}
+        present = _names(row for row in rows if row["present"])
         try:
             async with asyncio.timeout(_ROUND_SECONDS):
                 for serial, transport in present.items():
@@ -166,6 +167,16 @@ class DeviceQueues:
             for serial in missing:
                 await self._give(serial, self._declared.pop(serial))
             self._log.error("queue_redeclared", queues=names, work_queues=names)
+
+
+def _names(rows: Iterable[Any]) -> dict[str, str]:
+    """Second names of phones, by their first; none where several phones are called so, or another one's first name is that."""
+    transports = {row["serial"]: row["transport"] for row in rows}
+    times = Counter(transports.values())
+    return {
+        serial: transport if times[transport] == 1 and transport not in transports.keys() - {serial} else ""
+        for serial, transport in transports.items()
+    }
 
 
 def _is_unused(found: spec.Queue.DeclareOk) -> bool:

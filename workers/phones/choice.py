@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from contracts.android import AndroidExecute
 from contracts.errors import CommandError, Deferred, ErrorCode, Permanent
 from workers.android.adb import AdbFailure
-from workers.android.states import LOOK_AGAIN_SECONDS, READY, needs_permission, not_configured, not_ready
+from workers.android.states import (
+    LOOK_AGAIN_SECONDS,
+    READY,
+    UNSUPPORTED,
+    needs_permission,
+    not_configured,
+    not_ready,
+    unsupported,
+)
 
 _AGAIN_SECONDS = 5.0
 """Long enough to wait in the broker."""
@@ -27,6 +35,8 @@ class Candidate:
     """Whether its queue is consumed, so that what is published to it is not lost."""
     idle: bool
     """Healthy, held, open, and nothing waits for it or runs on it."""
+    reported: str | None = None
+    """Its `ro.serialno`, which others may have as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +85,26 @@ def choose(
 
 
 def _by_name(name: str, candidates: Sequence[Candidate], failure: AdbFailure | None) -> To | Refuse:
-    named = next((one for one in candidates if name == one.serial), None) or next(
-        (one for one in candidates if name == one.transport), None
-    )
+    called = [one for one in candidates if name == one.transport]
+    named = next((one for one in candidates if name == one.serial), called[0] if len(called) == 1 else None)
     if named is not None:
         return To(named.serial) if named.open else Refuse(_why([named], failure))
+    alike = called or [one for one in candidates if name == one.reported]
+    if alike:
+        names = ", ".join(sorted(one.serial for one in alike))
+        sentence = f"{name} does not tell one phone from another: give the name of one, {names}"
+        return Refuse(Permanent(ErrorCode.DEVICE_NOT_FOUND, sentence))
     if failure is not None or not candidates:
         return Refuse(_nothing_known(failure))
     names = ", ".join(sorted(one.serial for one in candidates))
     return Refuse(Permanent(ErrorCode.DEVICE_NOT_FOUND, f"no phone is called {name}; known: {names}"))
 
 
-def _why(phones: Sequence[Candidate], failure: AdbFailure | None) -> Deferred:
-    """Why none of these can take it; the one that a person can mend comes first."""
-    first = min(phones, key=lambda one: not needs_permission(one.state))
+def _why(phones: Sequence[Candidate], failure: AdbFailure | None) -> CommandError:
+    """Why none of these can take it; the one that a person can mend comes first, what never will be ready last."""
+    first = min(phones, key=lambda one: (one.state == UNSUPPORTED, not needs_permission(one.state)))
+    if first.state == UNSUPPORTED:
+        return unsupported(first.serial)
     if first.state == READY:
         sentence = f"{first.serial} is connected, and is being made ready"
         return Deferred(ErrorCode.DEVICE_BUSY, sentence, retry_after_seconds=LOOK_AGAIN_SECONDS)

@@ -17,11 +17,13 @@ from typing_extensions import override
 
 from contracts.errors import Deferred, ErrorCode, Permanent
 from contracts.logs import get_logger
-from workers.android.adb import AdbFailure, AdbServer
+from workers.android.adb import AdbFailure, BoundServer
 from workers.android.devices import Transport
+from workers.android.identity import usable_serial
 from workers.android.session import FENCE_FILE
-from workers.android.states import LOOK_AGAIN_SECONDS, OFFLINE, UNRESPONSIVE, not_ready
+from workers.android.states import LOOK_AGAIN_SECONDS, OFFLINE, UNRESPONSIVE, UNSUPPORTED, not_ready, unsupported
 from workers.android.watch import Watcher
+from workers.android.watched import MARK_FILE
 
 _FENCE_SECONDS = 3.0
 _LOOK_SECONDS = 0.1
@@ -44,8 +46,8 @@ class Incarnation(Protocol):
 
 
 @dataclass(frozen=True)
-class LeasedServer(AdbServer):
-    """An adb server that sends nothing any more once the lease of the phone is not sure."""
+class LeasedServer(BoundServer):
+    """An adb server that leads to one connection only, and sends nothing once the lease of the phone is not sure."""
 
     is_sure: Callable[[], bool]
 
@@ -77,7 +79,11 @@ class Hold:
     left: bool = False
     """Whether its queue was left: this hold is over."""
     fence_unsupported: bool = False
+    estranged: bool = False
+    """Whether what is connected by this name is not the phone that was taken: the hold is over, as far as it goes."""
     _fenced: bool = False
+    _connection: Transport | None = None
+    """The connection on which the phone last showed this hold's token."""
 
     @property
     def is_sure(self) -> bool:
@@ -94,20 +100,20 @@ class Hold:
 
         Raises:
             Deferred: The phone is not ready, or may be another worker's; nothing was sent.
-            Permanent: It answered nothing for so long; nothing was sent.
+            Permanent: It answered nothing for so long, or never will; nothing was sent.
         """
         async with self.lock:
             try:
                 async with asyncio.timeout(patience_seconds or None):
                     transport = await self._answering(wait=patience_seconds > 0)
-                    if not (self._fenced or self.fence_unsupported):
+                    if not self._is_fenced(transport):
                         await self.fence(transport)
                         self._be_sure()
             except TimeoutError:
                 self.unanswered()
                 sentence = f"{self.serial} answered nothing within {patience_seconds:g} s; nothing was sent to it"
                 raise Permanent(ErrorCode.TIMEOUT, sentence, details={"device": self.serial}) from None
-            server = LeasedServer(transport.server.host, transport.server.port, lambda: self.is_sure)
+            server = LeasedServer(transport.server.host, transport.server.port, transport.id, lambda: self.is_sure)
             leased = Transport(server, transport.serial, transport.id)
             yield leased, None if self.fence_unsupported else str(self.token)
 
@@ -125,11 +131,14 @@ class Hold:
 
         Raises:
             Deferred: It is not ready, or may be another worker's.
+            Permanent: It will never be ready.
         """
         self._be_sure()
         transport = self.watcher.transport_of(self.serial)
         if transport is None:
             facts = self.watcher.facts_of(self.serial)
+            if facts is not None and facts.state == UNSUPPORTED:
+                raise unsupported(self.serial)
             raise not_ready(
                 self.serial, facts.state if facts else OFFLINE, advice=facts.hint if facts is not None else None
             )
@@ -151,7 +160,8 @@ class Hold:
         """Write the token to the phone, so that it refuses what earlier holders send from now on.
 
         It is compared and swapped: this worker may be frozen between looking and writing, and wake up when another has
-        written its own.
+        written its own. On a new connection a phone that was fenced before must show the token by itself: one that does
+        not may be another phone with the same name, and is none that this hold may use.
 
         Args:
             transport: The way to it.
@@ -162,9 +172,13 @@ class Hold:
         mine = str(self.token)
         try:
             found = await self._read(transport)
+            if found != mine and self._connection is not None and self._connection != transport:
+                self.estranged = True
+                raise _busy(self.serial)
             for _ in range(_FENCE_TRIES):
                 if found == mine:
-                    self._fenced = True
+                    await self._mark(transport)
+                    self._fenced, self._connection = True, transport
                     return
                 self._be_sure()
                 found, before = await self._swap(transport, found), found
@@ -176,6 +190,16 @@ class Hold:
             self.watcher.doubt(self.serial)
             raise Deferred(failure.code, failure.message, retry_after_seconds=LOOK_AGAIN_SECONDS) from failure
         raise _busy(self.serial)
+
+    def _is_fenced(self, transport: Transport) -> bool:
+        return self.fence_unsupported or (self._fenced and self._connection == transport)
+
+    async def _mark(self, transport: Transport) -> None:
+        """Have the phone keep its serial as its name, so that it is known by that wherever it is connected next."""
+        facts = self.watcher.facts_of(self.serial)
+        if facts is not None and facts.reported_serial == self.serial and usable_serial(self.serial) is not None:
+            line = f"f=; read f <{MARK_FILE}; [ \"$f\" = '{self.serial}' ] || echo '{self.serial}' >{MARK_FILE}"
+            await transport.server.shell(transport.serial, line, timeout_seconds=_FENCE_SECONDS)
 
     async def _read(self, transport: Transport) -> str:
         output = await transport.server.shell(transport.serial, f"cat {FENCE_FILE}", timeout_seconds=_FENCE_SECONDS)

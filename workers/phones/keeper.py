@@ -119,6 +119,10 @@ class Keeper:
         self._roster.looked.set()
         self._changed.set()
         await self._let_go_of_lost()
+        for hold in list(self._roster.holds.values()):
+            if hold.estranged and not hold.leaving:
+                self._log.warning("phone_exchanged", serial=hold.serial)
+                self._give(hold)
         if self._stopping or not self._may_hold():
             return
         decisions = list(self._decide())
@@ -189,7 +193,9 @@ class Keeper:
 
     def _alias(self, serial: str) -> str | None:
         facts = self._watcher.facts_of(serial)
-        return facts.transport_serial if facts is not None else None
+        if facts is None or facts.transport_serial in self._roster.shared_addresses():
+            return None
+        return facts.transport_serial
 
     def _give(self, hold: Hold) -> None:
         if not hold.leaving:

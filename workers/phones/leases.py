@@ -27,7 +27,7 @@ from device_leases l left join lateral (
 """
 # Every holder writes its phones again within 10 seconds; an older row says nothing any more.
 _DEVICES = """
-select serial, host, transport, state, hint, model, android_version, battery_percent, screen, seen_at, tags, queue_depth,
+select serial, host, transport, state, hint, model, android_version, battery_percent, screen, seen_at, reported_serial, tags, queue_depth,
   updated_at > clock_timestamp() - interval '30 s' as fresh
 from devices where seen_at > clock_timestamp() - $1::interval
 """
@@ -138,6 +138,7 @@ def _recorded(row: Any) -> Recorded:
         battery_percent=row["battery_percent"],
         screen=row["screen"],
         seen_at=row["seen_at"],
+        reported_serial=row["reported_serial"],
     )
     return Recorded(facts, frozenset(row["tags"]), row["queue_depth"], row["fresh"])
 

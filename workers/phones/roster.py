@@ -2,6 +2,7 @@
 
 import asyncio
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 
 from workers.android.devices import DeviceFacts
@@ -80,6 +81,17 @@ class Roster:
         hold = self.holds.get(serial)
         return FENCE_UNSUPPORTED if hold is not None and hold.fence_unsupported else None
 
+    def shared_addresses(self) -> set[str]:
+        """What the adb servers call phones, where several phones are called so or another one has it as its name."""
+        known = {one.facts.serial: one.facts for one in self.picture.phones.values()}
+        known |= {facts.serial: facts for facts in self._watcher.phones()}
+        times = Counter(facts.transport_serial for facts in known.values())
+        return {
+            address
+            for address, count in times.items()
+            if count > 1 or (address in known and known[address].transport_serial != address)
+        }
+
     def note_sent(self, serial: str) -> None:
         """A command is being published to a phone's queue.
 
@@ -115,6 +127,7 @@ class Roster:
             transport=facts.transport_serial,
             state=facts.state if seen is not None or (recorded is not None and recorded.fresh) else OFFLINE,
             hint=facts.hint,
+            reported=facts.reported_serial,
             tags=recorded.tags if recorded is not None else frozenset(),
             here=hold is not None,
             open=is_open,
