@@ -10,9 +10,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import asyncpg
-
-from contracts.database import AWAY
 from contracts.logs import get_logger
 
 REFRESH_SECONDS = 2.0
@@ -61,7 +58,7 @@ class PublisherKinds:
         try:
             async with asyncio.timeout(10):
                 rows = await self._database.fetch(_READ)
-        except (asyncpg.PostgresError, *AWAY) as error:
+        except Exception as error:  # noqa: BLE001  # whatever it met, what was known is kept and the table read again
             if not self._told:
                 get_logger().warning("postgres_unreachable", error=repr(error), doing="publishers")
             self._told = True
