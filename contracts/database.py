@@ -11,6 +11,8 @@ from typing import Any
 
 import asyncpg
 
+from contracts.database_sessions import Sessions
+
 SERVER_SETTINGS = {
     "jit": "off",
     "plan_cache_mode": "force_generic_plan",
@@ -61,7 +63,8 @@ async def open_pool(url: str, *, size: int, name: str) -> Any:
         command_timeout=30,
         reset=_nothing,  # asyncpg would send a statement at each release; nothing here leaves anything to clear
         max_inactive_connection_lifetime=300,
-        server_settings={**SERVER_SETTINGS, "application_name": name},
+        init=Sessions(url, SERVER_SETTINGS).prepare,
+        server_settings={"application_name": name},
     )
 
 

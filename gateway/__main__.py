@@ -18,6 +18,7 @@ import uvloop
 from typing_extensions import override
 from yarl import URL
 
+from contracts.database_sessions import UnsuitablePooler, check_pooler
 from contracts.logs import configure_logs, get_logger
 from contracts.restarting import PartGone
 from contracts.settings import Settings, settings, stop
@@ -75,6 +76,10 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 async def _serve(chosen: Settings, listener: socket.socket) -> None:
+    try:
+        await check_pooler(chosen.postgres_url)
+    except UnsuitablePooler as error:
+        stop(str(error), code=1)
     parts = Parts.of(chosen)
     connections = Connections(_bounds(chosen))
     protocol: Any = partial(BoundedProtocol, connections=connections, render=rendered)

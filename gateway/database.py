@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from contracts.database import AWAY, SERVER_SETTINGS, is_of_schema, is_passing
+from contracts.database_sessions import Sessions
 from contracts.logs import get_logger
 
 Answer = TypeVar("Answer")
@@ -19,7 +20,6 @@ Answer = TypeVar("Answer")
 _CLOSE_SECONDS = 2.0
 _SETTINGS = {
     **SERVER_SETTINGS,
-    "application_name": "ish gateway",
     "timezone": "UTC",  # times inside JSON that PostgreSQL makes
     "statement_timeout": "5000",
     "lock_timeout": "2000",
@@ -58,7 +58,8 @@ class Database:
             timeout=5,
             command_timeout=30,
             reset=_nothing,  # no request leaves anything behind that a query of its own would have to clear
-            server_settings=_SETTINGS,
+            init=Sessions(self._url, _SETTINGS).prepare,
+            server_settings={"application_name": "ish gateway"},
         )
 
     async def close(self) -> None:

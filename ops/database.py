@@ -8,6 +8,7 @@ import asyncpg
 
 from contracts.database import AWAY
 from contracts.database_errors import told
+from contracts.database_sessions import Sessions, UnsuitablePooler
 from contracts.service_errors import ServiceTrouble
 
 _CONNECT_SECONDS = 10
@@ -33,7 +34,10 @@ async def connected(postgres_url: str) -> AsyncIterator[Any]:
     except (asyncpg.PostgresError, *AWAY, ValueError) as error:
         raise DatabaseTrouble(told(postgres_url, error, role="the role ish_ops")) from error
     try:
+        await Sessions(postgres_url, {}).prepare(connection)
         yield connection
+    except UnsuitablePooler as error:
+        raise DatabaseTrouble(str(error)) from error
     except (asyncpg.PostgresError, *AWAY) as error:
         raise DatabaseTrouble(told(postgres_url, error, role="the role ish_ops")) from error
     finally:

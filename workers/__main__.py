@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import uvloop
 
+from contracts.database_sessions import UnsuitablePooler, check_pooler
 from contracts.logs import configure_logs, get_logger
 from contracts.restarting import PartGone
 from contracts.settings import Settings, settings, stop
@@ -30,6 +31,10 @@ async def _run(name: str, configuration: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    try:
+        await check_pooler(configuration.postgres_url)
+    except UnsuitablePooler as error:
+        stop(str(error), code=1)
     gone = False
     try:
         if name == "outbox":
