@@ -91,18 +91,26 @@ async def acquired(database: Any) -> AsyncIterator[Any]:
     try:
         yield connection
     except BaseException as error:
-        lost = isinstance(error, Exception) and connection.is_closed()
+        lost = isinstance(error, Exception) and _is_closed(connection)
         # an error of PostgreSQL's, or of a value, leaves the connection as it was; of anything else nobody knows
         if not isinstance(error, asyncpg.PostgresError | ValueError):
-            connection.terminate()
+            with suppress(asyncpg.InterfaceError):
+                connection.terminate()
         if lost:
             raise ConnectionLost(repr(error)) from error
         raise
     finally:
-        if not connection.is_closed() and connection.is_in_transaction():
+        if not _is_closed(connection) and connection.is_in_transaction():
             connection.terminate()
         with suppress(Exception):
             await database.release(connection)
+
+
+def _is_closed(connection: Any) -> bool:
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:  # the pool has taken it back, since it broke
+        return True
 
 
 def is_passing(error: BaseException) -> bool:

@@ -139,3 +139,23 @@ async def test_a_row_that_postgres_refuses_does_not_keep_the_gateway_from_record
         await until(recorded)
 
     assert {answer.status_code for answer in answers} == {httpx.codes.ACCEPTED}
+
+
+async def test_a_result_of_which_no_row_can_be_made_fails_its_own_command(
+    services: Session, publisher: Publisher
+) -> None:
+    name, ids = await published(publisher, AI, 30)
+    bad = ids[17]
+
+    async def speak_oddly(command: Command[Any]) -> Outcome:
+        outcome = said("fine")
+        if str(command.id) == bad:
+            outcome.messages[0].metadata["odd"] = object()
+        return outcome
+
+    async with consuming(services, AI, speak_oddly):
+        await all_ended(services, name, len(ids))
+
+    ended = await states(services, name)
+    assert ended.pop(bad) == ("failed", "unrepresentable")
+    assert set(ended.values()) == {("succeeded", None)}
