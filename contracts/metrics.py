@@ -45,6 +45,7 @@ PUBLISH_FAILURES = Counter("ish_publish_failures_total", "Commands the broker di
 OUTBOX_RESENT = Counter("ish_outbox_resent_total", "Results and follow-ups sent again.", ["purpose"])
 OUTBOX_LAG = Gauge("ish_outbox_lag_seconds", "Age of the oldest unconfirmed result.")
 DELIVERIES = Counter("ish_deliveries_total", "Webhook tries.", ["outcome"])
+PRUNED = Counter("ish_pruned_total", "Rows deleted, or partitions dropped, after their retention.", ["kind"])
 REPUBLISHED = Counter("ish_commands_republished_total", "Commands whose message was lost, published again.", ["reason"])
 
 

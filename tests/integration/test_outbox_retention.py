@@ -8,12 +8,14 @@ from uuid import UUID, uuid4
 import aiormq
 import asyncpg
 import pytest
+from prometheus_client import REGISTRY
 
 from contracts.database import SERVER_SETTINGS
 from contracts.settings import Settings
 from contracts.topology import device_queue
 from ops.stack.session import Session
 from tests.integration.outbox_stand import Stand, retention, stand
+from workers.outbox import housekeeping
 from workers.outbox.device_queues import DeviceQueues
 from workers.outbox.housekeeping import Housekeeping
 
@@ -223,6 +225,78 @@ async def test_a_phone_that_went_from_the_record_is_not_remembered_and_takes_its
     assert queue not in job.ready
     with pytest.raises(aiormq.ChannelNotFoundEntity):
         await bench.depth(queue)
+
+
+async def test_a_message_waits_for_its_delivery(bench: Stand) -> None:
+    for conversation, state, ended in (("pending", "pending", None), ("told", "delivered", YOUNG)):
+        await say(bench, conversation, OLD)
+        await bench.owner.execute(
+            "insert into conversations values ($1, $2, now() - $3::interval)", bench.name, conversation, OLD
+        )
+        await bench.owner.execute(
+            "with t as (insert into targets (owner, name, url, secret) values ($1, $2, 'https://example.org/', 'whsec_')"
+            " returning id) insert into deliveries (target_id, owner, conversation_id, publisher, command_id, position,"
+            " accepted_at, state, not_before, finished_at) select t.id, $1, $2, m.publisher, m.command_id, 0, m.accepted_at, $3,"
+            " now() + interval '1 hour', now() - $4::interval from t, messages m where (m.owner, m.conversation_id) = ($1, $2)",
+            bench.name,
+            conversation,
+            state,
+            ended,
+        )
+
+    await tidy(bench)
+
+    for table, column in (("messages", "conversation_id"), ("conversations", "id")):
+        left = await bench.owner.fetch(f"select {column} from {table} where owner = $1", bench.name)  # noqa: S608  # one of two
+        assert [one[0] for one in left] == ["pending"]
+
+    await bench.owner.execute("delete from deliveries where owner = $1", bench.name)
+    await tidy(bench)
+
+    assert not await bench.owner.fetch("select from messages where owner = $1", bench.name)
+
+
+async def test_a_phone_stays_while_a_command_waits_for_it(bench: Stand) -> None:
+    for serial, transport in (("by-serial", ""), ("by-address", "10.0.0.7:5555"), ("idle", "10.0.0.8:5555")):
+        await bench.owner.execute(
+            "insert into devices (serial, host, transport, state, model, seen_at)"
+            " values ($1, 'h', $2, 'offline', 'm', now() - $3::interval)",
+            f"{bench.name}-{serial}",
+            f"{bench.name}-{transport}",
+            OLD,
+        )
+    waiting = [await bench.command(state, kind="android.execute") for state in ("queued", "retrying", "succeeded")]
+    for id_, name in zip(waiting, ("by-serial", "10.0.0.7:5555", "idle"), strict=True):
+        await bench.owner.execute(
+            "update commands set routing_key = 'android.execute.' || $2 where id = $1", id_, f"{bench.name}-{name}"
+        )
+
+    await tidy(bench)
+
+    gone = await bench.owner.fetch("delete from devices where serial like $1 returning serial", f"{bench.name}-%")
+    assert {row[0] for row in gone} == {f"{bench.name}-by-serial", f"{bench.name}-by-address"}
+
+
+async def test_a_fault_in_one_kind_leaves_the_others_to_be_tidied(
+    bench: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "_MESSAGES", "select no_such_function($1, $2, $3, $4, $5)")
+    await say(bench, "c", OLD)
+    await bench.owner.execute(
+        "insert into audit_log (at, actor, action, subject) values (now() - $2::interval, $1, 'a', 's')",
+        bench.name,
+        OLD,
+    )
+    names = {"ish_faults_contained_total": {"part": "housekeeping"}, "ish_pruned_total": {"kind": "audit_log"}}
+    before = [REGISTRY.get_sample_value(name, labels) or 0 for name, labels in names.items()]
+
+    await tidy(bench)
+
+    after = [REGISTRY.get_sample_value(name, labels) or 0 for name, labels in names.items()]
+    assert after[0] == before[0] + 1
+    assert after[1] > before[1]
+    assert len(await bench.owner.fetch("select from messages where owner = $1", bench.name)) == 1
+    assert not await bench.owner.fetch("select from audit_log where actor = $1", bench.name)
 
 
 PRUNING = {

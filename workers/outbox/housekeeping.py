@@ -4,11 +4,15 @@ What the outbox worker may not delete itself is deleted by functions of the tabl
 of it goes in batches, each a transaction of its own, so that nobody waits long for a lock.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Self
 
 from contracts.logs import get_logger
+from contracts.metrics import PRUNED
+from contracts.restarting import tell_fault
 from contracts.settings import Settings
 from workers.outbox.alone import Job, alone
 
@@ -112,47 +116,66 @@ class Housekeeping:
         self._log = get_logger(job="housekeeping")
 
     async def round(self) -> bool:
-        """Tidy once.
+        """Tidy once; what fails for one kind is told, and the others are tidied.
 
         Returns:
             False.
+
+        Raises:
+            Exception: The connection is gone.
         """
-        kept, now, batch = self._retention, datetime.now(UTC), self._batch
-        limit = now - timedelta(days=kept.commands)
+        deleted: dict[str, int] = {}
         async with alone(self._database, Job.HOUSEKEEPING) as connection:
             if connection is None:
                 return False
-            await self._partitions(connection)
-            deleted = {
-                # right after the partitions: a key goes with its command
-                "command_keys": await _in_batches(connection, _KEYS, batch=batch),
-                "deliveries": await _in_batches(connection, _DELIVERIES, limit, batch=batch),
-                "dead_letters": await _in_batches(connection, _DEAD_LETTERS, limit, batch=batch),
-                "artifacts": await _in_batches(
-                    connection, _ARTIFACTS, now - timedelta(days=kept.artifacts), batch=_ARTIFACTS_BATCH
-                ),
-                "messages": await _visiting(connection, _MESSAGES, kept.messages, _CONVERSATIONS_BATCH, batch),
-                "conversations": await _visiting(connection, _CONVERSATIONS, kept.messages, _CONVERSATIONS_BATCH),
-                "audit_log": await _in_batches(connection, _AUDIT_LOG, kept.audit_log, batch=batch),
-                "api_keys": await _in_batches(connection, _API_KEYS, kept.api_keys, batch=batch),
-                # after the deliveries that name them
-                "targets": await _in_batches(connection, _TARGETS, kept.targets, batch=batch),
-                "workers": _count(await connection.execute(_WORKERS, now)),
-                # after the workers that held them
-                "devices": await _in_batches(connection, _DEVICES, kept.devices, batch=batch),
-                "queue_losses": _count(await connection.execute(_LOSSES, limit)),
-                "delivery_turns": _count(await connection.execute(_TURNS, now)),
-            }
-            if any(deleted.values()):
-                self._log.info("rows_pruned", **deleted)
+            for kind, prune in self._kinds(connection).items():
+                try:
+                    count = await prune()
+                except Exception as error:
+                    if connection.is_closed():
+                        raise
+                    tell_fault("housekeeping", error, kind=kind)
+                    continue
+                if count:
+                    deleted[kind] = count
+                    PRUNED.labels(kind).inc(count)
+        if deleted:
+            self._log.info("rows_pruned", **deleted)
         return False
 
-    async def _partitions(self, connection: Any) -> None:
+    def _kinds(self, connection: Any) -> dict[str, Callable[[], Awaitable[int]]]:
+        """What is pruned, in this order: what names something goes before it."""
+        kept, now, batch = self._retention, datetime.now(UTC), self._batch
+        limit = now - timedelta(days=kept.commands)
+        rows, visiting, at_once = (partial(one, connection) for one in (_in_batches, _visiting, _at_once))
+        return {
+            "partitions": partial(self._partitions, connection),
+            # right after the partitions: a key goes with its command
+            "command_keys": partial(rows, _KEYS, batch=batch),
+            "deliveries": partial(rows, _DELIVERIES, limit, batch=batch),
+            "dead_letters": partial(rows, _DEAD_LETTERS, limit, batch=batch),
+            "artifacts": partial(rows, _ARTIFACTS, now - timedelta(days=kept.artifacts), batch=_ARTIFACTS_BATCH),
+            "messages": partial(visiting, _MESSAGES, kept.messages, _CONVERSATIONS_BATCH, batch),
+            "conversations": partial(visiting, _CONVERSATIONS, kept.messages, _CONVERSATIONS_BATCH),
+            "audit_log": partial(rows, _AUDIT_LOG, kept.audit_log, batch=batch),
+            "api_keys": partial(rows, _API_KEYS, kept.api_keys, batch=batch),
+            # after the deliveries that name them
+            "targets": partial(rows, _TARGETS, kept.targets, batch=batch),
+            "workers": partial(at_once, _WORKERS, now),
+            # after the workers that held them
+            "devices": partial(rows, _DEVICES, kept.devices, batch=batch),
+            "queue_losses": partial(at_once, _LOSSES, limit),
+            "delivery_turns": partial(at_once, _TURNS, now),
+        }
+
+    async def _partitions(self, connection: Any) -> int:
         async with connection.transaction():
             # whoever waits for an exclusive lock makes everybody behind it wait: better fail, and try again later
             await connection.execute("set local lock_timeout = '1s'")
-            for row in await connection.fetch(_PARTITIONS, self._retention.commands):
-                self._log.info("partition_changed", partition=row["partition_name"], action=row["action"])
+            rows = await connection.fetch(_PARTITIONS, self._retention.commands)
+        for row in rows:
+            self._log.info("partition_changed", partition=row["partition_name"], action=row["action"])
+        return sum(row["action"] == "dropped" for row in rows)
 
 
 async def _in_batches(connection: Any, statement: str, *arguments: Any, batch: int) -> int:
@@ -176,5 +199,7 @@ async def _visiting(connection: Any, statement: str, *arguments: Any) -> int:
         owner, conversation = row["next_owner"], row["next_conversation"]
 
 
-def _count(status: str) -> int:
+async def _at_once(connection: Any, statement: str, *arguments: Any) -> int:
+    """Run a statement that deletes few rows."""
+    status: str = await connection.execute(statement, *arguments)
     return int(status.rpartition(" ")[2])

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from contracts.logs import get_logger
+from contracts.metrics import PRUNED
 from workers.outbox.alone import Job, alone
 
 _BATCH = 64
@@ -52,6 +53,7 @@ class PruneUploads:
             while count := _count(await connection.execute(_PIECES, _BATCH)):
                 pieces += count
             rows = _count(await connection.execute(_ROWS, now - _KEEP_DUPLICATES))
+            PRUNED.labels("artifact_uploads").inc(rows)
             if expired or pieces or rows:
                 self._log.info("uploads_pruned", expired=expired, pieces=pieces, uploads=rows)
         return False
