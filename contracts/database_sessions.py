@@ -8,7 +8,6 @@ Source: https://www.pgbouncer.org/features.html (what each pool mode breaks).
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -89,9 +88,12 @@ async def check_pooler(url: str) -> None:
     except Exception:  # noqa: BLE001  # whatever it is, whoever needs the server meets it again and tells it
         return
     try:
-        with suppress(asyncpg.PostgresError, OSError, TimeoutError):
-            if await _backend(url, connection) != connection.get_server_pid():
-                await refuse_shared(url, connection)
+        if await _backend(url, connection) != connection.get_server_pid():
+            await refuse_shared(url, connection)
+    except UnsuitablePooler:
+        raise
+    except Exception:  # noqa: BLE001  # as above: this is a look ahead, and nobody waits for it
+        return
     finally:
         connection.terminate()
 

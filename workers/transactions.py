@@ -11,19 +11,22 @@ What a statement raises is one of four things, and each has its own answer:
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from contracts.database import is_data_error, is_of_schema, is_passing
 from contracts.logs import get_logger
 from contracts.metrics import BISECTIONS
-from contracts.restarting import shown, tell_fault, was_cancelled
+from contracts.restarting import place, shown, tell_fault, was_cancelled
 
 _FIRST_DELAY_SECONDS = 0.05
 _LONGEST_DELAY_SECONDS = 1.0
 _TRIES = 4
 """Of one row, or of what is no batch, with errors that nobody foresaw, before it is blamed."""
 _TRIES_OF_BATCH = 2
+_MOST_TRIES = 20
+"""Of anything, with errors that differ each time."""
 
 _log = get_logger()
 _T = TypeVar("_T")
@@ -38,20 +41,20 @@ async def until_answered(attempt: Callable[[], Awaitable[_T]], *, tries: int = _
 
     Args:
         attempt: One or more statements, or a transaction; it may be called again after any failure.
-        tries: With errors that nobody foresaw, before the last of them is raised.
+        tries: That end in the same error, of a class that nobody foresaw and at the same place, before it is raised.
 
     Raises:
         Exception: A value cannot be stored, or an unforeseen error came that often.
     """
     delay_seconds, told = _FIRST_DELAY_SECONDS, False
+    met: Counter[tuple[type[BaseException], str]] = Counter()
     while True:
         try:
             return await attempt()
         except asyncio.CancelledError as error:
             if was_cancelled():
                 raise
-            tries -= 1
-            if tries <= 0:
+            if _is_stubborn(met, error, tries):
                 raise RuntimeError("a library ended the statement by a cancellation") from error
             tell_fault("database", error)
         except Exception as error:
@@ -60,12 +63,18 @@ async def until_answered(attempt: Callable[[], Awaitable[_T]], *, tries: int = _
                     _tell_away(error)
                 told = True
             else:
-                tries -= 1
-                if tries <= 0 or is_data_error(error):
+                if is_data_error(error) or _is_stubborn(met, error, tries):
                     raise
                 tell_fault("database", error)
         await asyncio.sleep(delay_seconds)
         delay_seconds = min(delay_seconds * 2, _LONGEST_DELAY_SECONDS)
+
+
+def _is_stubborn(met: Counter[tuple[type[BaseException], str]], error: BaseException, tries: int) -> bool:
+    """Whether an error came so often that waiting is no help: what a row causes is the same each time."""
+    kind = type(error), place(error)
+    met[kind] += 1
+    return met[kind] >= tries or met.total() >= _MOST_TRIES
 
 
 def _tell_away(error: Exception) -> None:

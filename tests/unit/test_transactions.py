@@ -80,3 +80,23 @@ async def test_a_missing_partition_is_no_rows_fault() -> None:
 
     assert written == [17, 18]
     assert writer.blamed == []
+
+
+async def test_errors_that_differ_each_time_blame_nobody_yet() -> None:
+    kinds = [type(f"Unforeseen{number}", (Exception,), {}) for number in range(10)]
+    errors = iter([kind() for kind in kinds])
+    tried = 0
+
+    async def attempt(batch: Sequence[int]) -> Sequence[int]:
+        nonlocal tried
+        tried += 1
+        error = next(errors, None)
+        if error is not None:
+            raise error
+        return batch
+
+    async def alone(one: int, error: Exception) -> Sequence[int]:
+        pytest.fail(f"{one} was blamed for {error!r}")
+
+    assert await bisected([17], attempt, alone, pool="test") == [17]
+    assert tried == 11
