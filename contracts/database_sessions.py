@@ -12,7 +12,7 @@ from typing import Any
 
 import asyncpg
 
-from contracts.service_errors import place_of, user_of
+from contracts.service_errors import ServiceTrouble, is_of_trust, place_of, sentence, user_of
 
 _PROBE_SECONDS = 3.0
 _ROUNDS = 5
@@ -82,10 +82,13 @@ async def check_pooler(url: str) -> None:
 
     Raises:
         UnsuitablePooler: See there.
+        ServiceTrouble: Its certificate is refused, or TLS with it cannot be.
     """
     try:
         connection = await asyncpg.connect(url, timeout=_PROBE_SECONDS, command_timeout=_PROBE_SECONDS)
-    except Exception:  # noqa: BLE001  # whatever it is, whoever needs the server meets it again and tells it
+    except Exception as error:  # whatever it is, whoever needs the server meets it again and tells it
+        if is_of_trust(url, error) or isinstance(error, asyncpg.ClientConfigurationError):
+            raise ServiceTrouble(sentence("PostgreSQL", url, error, setting="ISH_POSTGRES_URL")) from error
         return
     try:
         if await _backend(url, connection) != connection.get_server_pid():

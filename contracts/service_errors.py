@@ -5,11 +5,13 @@ says the same thing about the same fault.
 """
 
 import errno
+import os
 import re
 import socket
 import ssl
 from collections.abc import Iterator
-from urllib.parse import unquote, urlsplit
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from contracts.plain_text import plain
 
@@ -32,6 +34,14 @@ class ServiceTrouble(Exception):
 _ERRNO = re.compile(r"\[Errno (-?\d+)\]")
 _UNRESOLVED = re.compile("Name or service not known|resolve host|translate host name|name resolution")
 _LONGEST = 300
+_FILES = (
+    *("cafile", "certfile", "keyfile"),
+    *("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"),
+    *("sslrootcert", "sslcert", "sslkey"),
+)
+_NO_TLS = ("rejected SSL upgrade", "server does not support SSL")
+_LASTING = ("WRONG_VERSION_NUMBER", "NO_CERTIFICATE_OR_CRL_FOUND", "PEM_LIB", "KEY_VALUES_MISMATCH")
+"""OpenSSL's names of faults that no later try mends; a connection that ends in the handshake is none of them."""
 _RESET = (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED)
 _UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)
 
@@ -75,7 +85,7 @@ def sentence(service: str, url: str, error: BaseException, *, setting: str) -> s
     """
     user = user_of(url)
     whom = f" as {user}" if user else ""
-    what, to_do = reason(error)
+    what, to_do = _of_files(url, error) or reason(error)
     return f"{service} at {place_of(url)}{whom}: {what}; {to_do.format(service=service, setting=setting)}"
 
 
@@ -96,6 +106,34 @@ def reason(error: BaseException) -> tuple[str, str]:
             return found
     texts = (plain(" ".join(str(cause).split()))[:_LONGEST] for cause in causes)
     return next(filter(None, texts), type(error).__name__), "check {setting}"
+
+
+def _of_files(url: str, error: BaseException) -> tuple[str, str] | None:
+    """OpenSSL does not say which file it could not read: it is one of those that the address names."""
+    for cause in _causes(error):
+        if isinstance(cause, FileNotFoundError | PermissionError) and not cause.filename:
+            named = [Path(value) for option, value in parse_qsl(urlsplit(url).query) if option in _FILES]
+            for file in named:
+                if not os.access(file, os.R_OK):
+                    what = f"cannot read {plain(str(file))}: {cause.strerror}"
+                    return what, "correct the file that {setting} or ISH_CA_FILE names"
+    return None
+
+
+def is_of_trust(url: str, error: BaseException) -> bool:
+    """Whether waiting cannot help: a certificate is refused, one side does not speak TLS, or a file of TLS cannot be read.
+
+    Args:
+        url: Of the service.
+        error: As raised; what it was raised from is looked at as well.
+    """
+    return _of_files(url, error) is not None or any(map(_is_of_trust, _causes(error)))
+
+
+def _is_of_trust(error: BaseException) -> bool:
+    if isinstance(error, ssl.SSLError):
+        return isinstance(error, ssl.SSLCertVerificationError) or error.reason in _LASTING
+    return any(words in str(error) for words in ("certificate verify failed", *_NO_TLS))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -124,7 +162,7 @@ def _of_tls(error: BaseException) -> tuple[str, str] | None:
             f"TLS failed ({plain(error.reason or text)})",
             "does TLS belong on this port? Check the scheme of {setting}, and the certificates that it names",
         )
-    if "rejected SSL upgrade" in text or "server does not support SSL" in text:
+    if any(words in text for words in _NO_TLS):
         return "it offers no TLS, which {setting} asks for".replace("{setting}", "the address"), (
             "turn TLS on in {service}, or correct {setting}"
         )

@@ -52,6 +52,23 @@ def check(name: str, url: str) -> None:
         )
 
 
+def check_authority(ca_file: Path) -> None:
+    """Refuse a file that holds no certificate: each client's own complaint of it would be another riddle.
+
+    Args:
+        ca_file: `ISH_CA_FILE`.
+
+    Raises:
+        ValueError: It cannot be read, or holds none.
+    """
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=ca_file)
+    except ssl.SSLError as error:
+        raise ValueError(f"ISH_CA_FILE: {ca_file} holds no certificate in PEM form") from error
+    except OSError as error:
+        raise ValueError(f"ISH_CA_FILE: cannot read {ca_file}: {error.strerror}") from error
+
+
 def completed(url: str, *, ca_file: Path | None) -> str:
     """The address with the authority to trust, where it names none and its TLS is verified.
 

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from contracts.addresses import ADB_PORT, read_addresses
 from contracts.plain_text import plain
-from contracts.service_urls import FORMS, check, completed
+from contracts.service_urls import FORMS, check, check_authority, completed
 
 _PREFIX = "ISH_"
 
@@ -231,6 +231,8 @@ class Settings(BaseSettings):
     def _complete_addresses(self) -> Self:
         if self.ca_file is not None and not self.ca_file.is_file():
             raise ValueError(f"ISH_CA_FILE: there is no file {self.ca_file}")
+        if self.ca_file is not None:
+            check_authority(self.ca_file)
         for name in FORMS:
             self.__dict__[name] = completed(getattr(self, name), ca_file=self.ca_file)
         return self

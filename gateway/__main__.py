@@ -18,9 +18,11 @@ import uvloop
 from typing_extensions import override
 from yarl import URL
 
-from contracts.database_sessions import UnsuitablePooler, check_pooler
+from contracts.database_sessions import UnsuitablePooler
 from contracts.logs import configure_logs, get_logger
 from contracts.restarting import PartGone
+from contracts.service_checks import check_services
+from contracts.service_errors import ServiceTrouble
 from contracts.settings import Settings, settings, stop
 from gateway import PUBLISHER
 from gateway.app import build, rendered
@@ -77,8 +79,8 @@ def _listen(host: str, port: int) -> socket.socket:
 
 async def _serve(chosen: Settings, listener: socket.socket) -> None:
     try:
-        await check_pooler(chosen.postgres_url)
-    except UnsuitablePooler as error:
+        await check_services(chosen)
+    except (ServiceTrouble, UnsuitablePooler) as error:
         stop(str(error), code=1)
     parts = Parts.of(chosen)
     connections = Connections(_bounds(chosen))

@@ -7,9 +7,11 @@ from contextlib import suppress
 
 import uvloop
 
-from contracts.database_sessions import UnsuitablePooler, check_pooler
+from contracts.database_sessions import UnsuitablePooler
 from contracts.logs import configure_logs, get_logger
 from contracts.restarting import PartGone
+from contracts.service_checks import check_services
+from contracts.service_errors import ServiceTrouble
 from contracts.settings import Settings, settings, stop
 from workers.pools import POOLS, NothingToConsume, serve
 
@@ -32,8 +34,8 @@ async def _run(name: str, configuration: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     try:
-        await check_pooler(configuration.postgres_url)
-    except UnsuitablePooler as error:
+        await check_services(configuration)
+    except (ServiceTrouble, UnsuitablePooler) as error:
         stop(str(error), code=1)
     gone = False
     try:
