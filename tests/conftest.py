@@ -20,14 +20,19 @@ def services() -> Iterator[Session]:
 
 
 @contextmanager
-def own_services() -> Iterator[Session]:
-    """Start services in a folder of their own, and remove both at the end."""
+def own_services(*, offset: int | None = None, rabbitmq_lines: str = "") -> Iterator[Session]:
+    """Start services in a folder of their own, and remove both at the end.
+
+    Args:
+        offset: See `session`.
+        rabbitmq_lines: See `session`.
+    """
     warm_up()
     # not pytest's own temporary folder: PostgreSQL runs as another user under root, and may not enter that
     folder = Path(tempfile.mkdtemp(prefix="ish-tests-"))
     folder.chmod(0o711)
     try:
-        with session(folder) as running:
+        with session(folder, offset=offset, rabbitmq_lines=rabbitmq_lines) as running:
             yield running
     finally:
         shutil.rmtree(folder, ignore_errors=True)

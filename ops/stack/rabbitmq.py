@@ -93,6 +93,15 @@ class RabbitMQ:
         write_private(self._home / "rabbitmq-env.conf", "")
         write_private(self._home / "enabled_plugins", "[rabbitmq_management,rabbitmq_prometheus].\n")
 
+    def configure(self, lines: str) -> None:
+        """Add to the configuration that `prepare` wrote.
+
+        Args:
+            lines: In the form of rabbitmq.conf.
+        """
+        with (self._home / "rabbitmq.conf").open("a", encoding="utf-8") as configuration:
+            configuration.write(lines)
+
     def epmd_spec(self) -> Spec:
         """Erlang's port mapper, on a port of this stack, so that it never meets another node's."""
         port = self._layout.ports.epmd

@@ -144,21 +144,26 @@ class Session:
 
 
 @contextmanager
-def session(state_dir: Path, *, offset: int | None = None, say: Callable[[str], None] = print) -> Iterator[Session]:
+def session(
+    state_dir: Path, *, offset: int | None = None, say: Callable[[str], None] = print, rabbitmq_lines: str = ""
+) -> Iterator[Session]:
     """Start services, set them up, and stop them at the end.
 
     Args:
         state_dir: An empty folder, or one of an earlier session.
         offset: Added to the default ports; None takes one at which all are free.
         say: Told what takes long.
+        rabbitmq_lines: More lines of RabbitMQ's configuration, such as listeners with TLS.
     """
     with nullcontext(offset) if offset is not None else free_offset() as own_offset:
         layout = Layout(state_dir.absolute(), Ports.at(own_offset))
-        yield from _running(layout, say)
+        yield from _running(layout, say, rabbitmq_lines)
 
 
-def _running(layout: Layout, say: Callable[[str], None]) -> Iterator[Session]:
+def _running(layout: Layout, say: Callable[[str], None], rabbitmq_lines: str) -> Iterator[Session]:
     services = Services.find(layout, Finder(default_cache_dir(), say))
+    if services.rabbitmq:
+        services.rabbitmq.configure(rabbitmq_lines)
     addresses = Addresses.of(layout, services, Given.nothing())
     children = [Child(spec) for spec in services.specs()]
     try:
