@@ -11,6 +11,7 @@ to LOG. With WHEN `only=SITE` no other site fails.
 import asyncio
 import functools
 import runpy
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -149,9 +150,17 @@ def _wrap_plain(owner: Any, name: str, faults: Faults) -> None:
     setattr(owner, name, wrapped)
 
 
+def _tell_tasks(*_: object) -> None:
+    """Print what every task waits for."""
+    for task in asyncio.all_tasks(asyncio.get_running_loop()):
+        task.print_stack(file=sys.stderr)
+    sys.stderr.flush()
+
+
 def main() -> None:
-    """Inject, then become the process."""
+    """Inject, then become the process; SIGUSR2 prints its tasks."""
     when, visit, log, module, *arguments = sys.argv[1:]
+    signal.signal(signal.SIGUSR2, _tell_tasks)
     inject(Faults(when, int(visit), Path(log)))
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -4,6 +4,7 @@ The calls are found as the processes run (see `faulty_process`), so that none ha
 """
 
 import asyncio
+import signal
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -101,6 +102,11 @@ class Play:
         for name, process in self.processes.items():
             assert process.running, process.last_words(f"{name} ended")
 
+    def tell_tasks(self) -> None:
+        """Let each process say in its log what it waits for, for whoever reads why this failed."""
+        for process in self.processes.values():
+            process.send(signal.SIGUSR2)
+
     async def all_ended(self) -> bool:
         self.assert_none_ended()
         return (
@@ -122,12 +128,24 @@ async def answered(client: httpx.AsyncClient, method: str, path: str, body: obje
             return False
         return found[-1].is_success
 
-    await until(f"{method} {path} is answered", good)
+    try:
+        await until(f"{method} {path} is answered", good)
+    except AssertionError as error:
+        error.add_note(f"last answer: {found[-1].status_code} {found[-1].text}" if found else "no answer at all")
+        raise
     return found[-1]
 
 
 async def play(stage: Stage, demo: Outsider, *, when: str, visit: int = 1, rounds: int = ROUNDS) -> None:
     it = Play(stage, demo, when=when, visit=visit)
+    try:
+        await _play(it, stage, demo, visit=visit, rounds=rounds)
+    except AssertionError:
+        it.tell_tasks()
+        raise
+
+
+async def _play(it: Play, stage: Stage, demo: Outsider, *, visit: int, rounds: int) -> None:
     provider = await stage.provider()
     client = await stage.gateway()
     async with stage.phone():
