@@ -55,7 +55,7 @@ async def connect(url: str, *, name: str) -> AbstractConnection:
         async with asyncio.timeout(_CONNECT_TIMEOUT_SECONDS):
             return await aio_pika.connect(address.with_query(query))
     except Exception as error:  # a port that accepts and closes at once raises what no list foresees
-        raise _told(url, error) from error
+        raise told(url, error) from error
 
 
 @asynccontextmanager
@@ -74,10 +74,16 @@ async def connected(url: str, *, name: str) -> AsyncIterator[AbstractConnection]
         async with connection:
             yield connection
     except (aiormq.AMQPError, OSError, TimeoutError) as error:
-        raise _told(url, error) from error
+        raise told(url, error) from error
 
 
-def _told(url: str, error: BaseException) -> BrokerAway:
+def told(url: str, error: BaseException) -> BrokerAway:
+    """What a connection met, in one line.
+
+    Args:
+        url: Of the broker.
+        error: What a library raised.
+    """
     where, said = f"RabbitMQ at {place_of(url)} as {user_of(url)}", plain(error)
     if isinstance(error, aiormq.ProbableAuthenticationError | aiormq.AuthenticationError):
         return LoginRefused(f"{where}: login refused; correct the user and the password in ISH_AMQP_URL")

@@ -10,6 +10,7 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -95,17 +96,39 @@ def reason(error: BaseException) -> tuple[str, str]:
     Args:
         error: As raised; what it was raised from is looked at as well.
     """
+    found = _recognised(error)
+    if found:
+        return found
+    texts = (plain(" ".join(str(cause).split()))[:_LONGEST] for cause in _causes(error))
+    return next(filter(None, texts), type(error).__name__), "check {setting}"
+
+
+def _recognised(error: BaseException) -> tuple[str, str] | None:
     causes = list(_causes(error))
     for cause in causes:
         found = _of_tls(cause) or _of_names(cause)
         if found:
             return found
-    for cause in causes:
-        found = _of_sockets(cause)
-        if found:
-            return found
-    texts = (plain(" ".join(str(cause).split()))[:_LONGEST] for cause in causes)
-    return next(filter(None, texts), type(error).__name__), "check {setting}"
+    return next(filter(None, map(_of_sockets, causes)), None)
+
+
+def in_words(error: BaseException, *, service: str, setting: str) -> str:
+    """For the log of a process that goes on without a service: why, and what to do; where that is not known, the error.
+
+    Args:
+        error: As raised; what it was raised from is looked at as well.
+        service: Its name, for people.
+        setting: The variable that holds its address.
+    """
+    found = _recognised(error)
+    if found is None:  # a driver quotes the values that it complains of
+        return type(error).__name__ if isinstance(error, ValueError) else repr(error)
+    what, to_do = found
+    return f"{what}; {to_do.format(service=service, setting=setting)}"
+
+
+postgres_in_words = partial(in_words, service="PostgreSQL", setting="ISH_POSTGRES_URL")
+redis_in_words = partial(in_words, service="Redis", setting="ISH_REDIS_URL")
 
 
 def _of_files(url: str, error: BaseException) -> tuple[str, str] | None:

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from contracts.logs import get_logger
 from contracts.redis_client import open_redis
 from contracts.seal import Seal
+from contracts.service_errors import redis_in_words
 
 _TIMEOUT_SECONDS = 0.2
 _PAUSE_SECONDS = 1.0
@@ -107,7 +108,7 @@ class ResultCache:
         if error is None:
             get_logger().info("redis_reachable")
         else:
-            get_logger().warning("redis_unreachable", error=repr(error))
+            get_logger().warning("redis_unreachable", error=redis_in_words(error))
 
 
 def _key(owner: str, command_id: UUID) -> str:

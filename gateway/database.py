@@ -14,6 +14,7 @@ import asyncpg
 from contracts.database import AWAY, SERVER_SETTINGS, is_of_schema, is_passing
 from contracts.database_sessions import Sessions
 from contracts.logs import get_logger
+from contracts.service_errors import postgres_in_words
 
 Answer = TypeVar("Answer")
 
@@ -122,7 +123,7 @@ class Database:
         if error is None:
             get_logger().info("postgres_reachable")
         else:
-            get_logger().warning("postgres_unreachable", error=repr(error))
+            get_logger().warning("postgres_unreachable", error=postgres_in_words(error))
 
 
 def _is_of_data(error: BaseException) -> bool:

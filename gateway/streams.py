@@ -15,6 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from contracts.logs import get_logger
+from contracts.service_errors import redis_in_words
 from contracts.tokens import RUN, TEXT, stream_key
 from gateway.transcript import START, Entry, EntryId
 
@@ -236,7 +237,7 @@ class TokenReader:
         if error is None:
             get_logger().info("redis_reachable", of="token streams")
         else:
-            get_logger().warning("redis_unreachable", of="token streams", error=repr(error))
+            get_logger().warning("redis_unreachable", of="token streams", error=redis_in_words(error))
 
 
 async def _read(redis: Redis, places: dict[str, EntryId], *, block_seconds: float | None) -> dict[str, list[Entry]]:

@@ -11,6 +11,7 @@ import orjson
 
 from contracts.database import AWAY
 from contracts.logs import get_logger
+from contracts.service_errors import postgres_in_words
 from workers.ai.configuration import Alias, Configuration
 
 _CHECK_SECONDS = 1.0
@@ -57,7 +58,7 @@ async def record_models(database: Any, live: Live) -> None:
                 await _record(database, configuration)
             except (asyncpg.PostgresError, *AWAY) as error:
                 if not told:
-                    get_logger().warning("postgres_unreachable", error=repr(error), doing="list of models")
+                    get_logger().warning("postgres_unreachable", error=postgres_in_words(error), doing="list of models")
                 told, due_at = True, clock() + _AGAIN_SECONDS
                 await asyncio.sleep(_AGAIN_SECONDS)
                 continue

@@ -14,6 +14,7 @@ from contracts.logs import get_logger
 from contracts.metrics import serve_metrics
 from contracts.publisher import Publisher
 from contracts.restarting import restarting
+from contracts.service_errors import postgres_in_words
 from contracts.settings import Settings
 from workers.consume import Pool
 from workers.handler import Handler
@@ -200,7 +201,7 @@ async def _register(registration: Registration, stopping: asyncio.Event) -> None
             await registration.register()
         except Exception as error:  # noqa: BLE001  # it is tried again, whatever it met
             if not told:
-                log.warning("postgres_unreachable", error=repr(error), doing="registration")
+                log.warning("postgres_unreachable", error=postgres_in_words(error), doing="registration")
                 told = True
             await asyncio.sleep(0.5)
         else:

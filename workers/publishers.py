@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from contracts.logs import get_logger
+from contracts.service_errors import postgres_in_words
 
 REFRESH_SECONDS = 2.0
 """How old the knowledge is at the most, while PostgreSQL answers; what was known is kept while it does not."""
@@ -60,7 +61,7 @@ class PublisherKinds:
                 rows = await self._database.fetch(_READ)
         except Exception as error:  # noqa: BLE001  # whatever it met, what was known is kept and the table read again
             if not self._told:
-                get_logger().warning("postgres_unreachable", error=repr(error), doing="publishers")
+                get_logger().warning("postgres_unreachable", error=postgres_in_words(error), doing="publishers")
             self._told = True
             return False
         self._kinds = {row["name"]: frozenset(row["routing_keys"]) for row in rows}

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 from contracts.database import acquired, is_passing
 from contracts.logs import get_logger
+from contracts.service_errors import postgres_in_words
 
 _REGISTER = """
 insert into workers (incarnation, pool, host, pid, version, metrics_port) values ($1, $2, $3, $4, $5, $6)
@@ -136,7 +137,7 @@ class Registration:
             except Exception as error:
                 if not is_passing(error):
                     raise
-                self._log.warning("postgres_unreachable", error=repr(error), doing="heartbeat")
+                self._log.warning("postgres_unreachable", error=postgres_in_words(error), doing="heartbeat")
 
     async def _start_over(self, in_flight: Callable[[], Collection[tuple[str, UUID, int]]]) -> None:
         """Take a new incarnation, which keeps what is in flight here and gives back what was never begun.

@@ -19,6 +19,7 @@ from contracts.database import is_data_error, is_of_schema, is_passing
 from contracts.logs import get_logger
 from contracts.metrics import BISECTIONS
 from contracts.restarting import place, shown, tell_fault, was_cancelled
+from contracts.service_errors import postgres_in_words
 
 _FIRST_DELAY_SECONDS = 0.05
 _LONGEST_DELAY_SECONDS = 1.0
@@ -81,7 +82,7 @@ def _tell_away(error: Exception) -> None:
     if is_of_schema(error):
         _log.error("postgres_unusable", error=shown(error))
     else:
-        _log.warning("postgres_unreachable", error=shown(error))
+        _log.warning("postgres_unreachable", error=postgres_in_words(error))
 
 
 async def bisected(

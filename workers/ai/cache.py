@@ -18,6 +18,7 @@ from contracts.logs import get_logger
 from contracts.redis_client import open_redis, patience
 from contracts.restarting import restarting
 from contracts.seal import Seal
+from contracts.service_errors import redis_in_words
 from workers.ai.answer import Answer
 from workers.stopping import end
 
@@ -153,7 +154,7 @@ class AnswerCache:
     def _tell(self, error: Exception) -> None:
         if not self._told:
             self._told = True
-            get_logger().warning("redis_unreachable", error=repr(error), doing="answer cache")
+            get_logger().warning("redis_unreachable", error=redis_in_words(error), doing="answer cache")
 
 
 @asynccontextmanager

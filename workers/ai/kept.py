@@ -20,6 +20,7 @@ from contracts.logs import get_logger
 from contracts.redis_client import open_redis, patience
 from contracts.restarting import restarting
 from contracts.seal import Seal
+from contracts.service_errors import redis_in_words
 from workers.ai.answer import Answer, Asked
 from workers.handler import Command
 from workers.stopping import end
@@ -111,7 +112,7 @@ class KeptAnswers:
             except Exception as error:  # noqa: BLE001  # whatever Redis's client raises, it is done without
                 # one wait for all that end now, not one for each
                 self._away_until = asyncio.get_running_loop().time() + _PAUSE_SECONDS
-                get_logger().warning("redis_unreachable", error=repr(error), doing="kept answers")
+                get_logger().warning("redis_unreachable", error=redis_in_words(error), doing="kept answers")
         return [None] * len(commands)
 
 

@@ -16,6 +16,7 @@ from redis.asyncio.client import Pipeline
 from contracts.logs import get_logger
 from contracts.redis_client import open_redis, patience
 from contracts.restarting import restarting
+from contracts.service_errors import redis_in_words
 from contracts.tokens import END, KEEP_SECONDS, MAX_ENTRIES, RUN, TEXT, stream_key
 
 _FLUSH_SECONDS = 0.02
@@ -212,7 +213,7 @@ class TokenStreams:
         if error is None:
             get_logger().info("redis_reachable", of="token streams")
         else:
-            get_logger().warning("redis_unreachable", of="token streams", error=repr(error))
+            get_logger().warning("redis_unreachable", of="token streams", error=redis_in_words(error))
 
 
 def _fill(pipeline: Pipeline, writers: Iterable[TokenWriter], now: float) -> list[asyncio.Future[None]]:

@@ -22,6 +22,7 @@ from contracts.database import AWAY
 from contracts.logs import get_logger
 from contracts.metrics import DELIVERIES
 from contracts.restarting import tell_fault
+from contracts.service_errors import postgres_in_words
 from workers.outbox import delivery_turns
 from workers.outbox.webhooks import TIMEOUT_SECONDS, Answer, Webhooks
 
@@ -114,7 +115,7 @@ class Deliveries:
                     return
         except (asyncpg.PostgresError, *AWAY) as error:
             # the lease ends by itself, and the receiver knows the webhook's id
-            self._log.warning("postgres_unreachable", error=repr(error))
+            self._log.warning("postgres_unreachable", error=postgres_in_words(error))
         except Exception as error:  # noqa: BLE001  # as above; the other conversations go on
             tell_fault("webhook", error, command_id=str(job["command_id"]))
         finally:

@@ -12,6 +12,7 @@ from contracts.logs import get_logger
 from contracts.metrics import RESTARTS
 from contracts.publisher import PublishFailed
 from contracts.restarting import was_cancelled
+from contracts.service_errors import postgres_in_words
 
 _BACKOFF_MAX_SECONDS = 5.0
 _BACKOFF_RARE_SECONDS = 60.0
@@ -59,6 +60,6 @@ def _tell(log: structlog.stdlib.BoundLogger, error: BaseException) -> None:
     if isinstance(error, _BROKER_AWAY):
         log.warning("broker_unreachable", error=str(error))
     elif is_passing(error):
-        log.warning("postgres_unreachable", error=repr(error))
+        log.warning("postgres_unreachable", error=postgres_in_words(error))
     else:
         log.error("outbox_job_failed", error=repr(error), exc_info=error)

@@ -17,7 +17,7 @@ from faststream import AckPolicy
 from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitMessage, RabbitQueue
 from yarl import URL
 
-from contracts.broker import HEARTBEAT_SECONDS
+from contracts.broker import HEARTBEAT_SECONDS, told
 from contracts.logs import get_logger
 from contracts.metrics import CONSUMER_ALIVE, RECONNECTS
 
@@ -42,7 +42,9 @@ class Subscription:
 
     def __init__(self, url: str, queue: str, *, prefetch: int, handle: Handle) -> None:
         self.queue = queue
-        self._url = str(URL(url).update_query(heartbeat=str(HEARTBEAT_SECONDS), name=f"ish {queue}"))
+        address = URL(url)
+        query = {"heartbeat": str(HEARTBEAT_SECONDS), **address.query, "name": f"ish {queue}"}
+        self._url = str(address.with_query(query))
         self._prefetch = prefetch
         self._handle = handle
         self._renew = asyncio.Event()
@@ -72,7 +74,8 @@ class Subscription:
         """Consume until asked to renew, or until cancelled.
 
         Raises:
-            OSError, aiormq.AMQPError, TimeoutError: The broker is away or the queue is missing.
+            BrokerAway: It cannot be reached.
+            aiormq.AMQPError: The queue is missing.
         """
         self._renew.clear()
         self._closing.clear()
@@ -88,8 +91,11 @@ class Subscription:
         )
         subscriber(self._receive)
         try:
-            async with asyncio.timeout(_START_SECONDS):
-                await broker.start()
+            try:
+                async with asyncio.timeout(_START_SECONDS):
+                    await broker.start()
+            except OSError as error:
+                raise told(self._url, error) from error
             self.starts += 1
             if self.starts > 1:
                 RECONNECTS.labels("subscription").inc()

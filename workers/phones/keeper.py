@@ -20,6 +20,7 @@ from contracts.database import AWAY
 from contracts.errors import CommandError
 from contracts.logs import get_logger
 from contracts.restarting import restarting, tell_fault
+from contracts.service_errors import postgres_in_words
 from contracts.settings import Settings
 from workers.android.states import OFFLINE
 from workers.android.watch import Watcher
@@ -88,7 +89,9 @@ class Keeper:
                     told = False
                 except (asyncpg.PostgresError, *AWAY) as error:
                     if not told:
-                        self._log.warning("postgres_unreachable", error=repr(error), doing="leases of phones")
+                        self._log.warning(
+                            "postgres_unreachable", error=postgres_in_words(error), doing="leases of phones"
+                        )
                     told = True
                 except Exception as error:  # noqa: BLE001  # what was begun for other phones goes on
                     tell_fault("keeper", error)
@@ -215,7 +218,7 @@ class Keeper:
             await self._release([hold])
         except (asyncpg.PostgresError, *AWAY) as error:
             # still on record as this worker's: the next round finds it, and gives it back
-            self._log.warning("postgres_unreachable", error=repr(error), doing="release of a phone")
+            self._log.warning("postgres_unreachable", error=postgres_in_words(error), doing="release of a phone")
 
     async def _leave(self, hold: Hold) -> None:
         hold.left = True

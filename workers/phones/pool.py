@@ -13,6 +13,7 @@ from contracts.database import AWAY
 from contracts.errors import CommandError, Deferred, ErrorCode
 from contracts.logs import get_logger
 from contracts.restarting import restarting
+from contracts.service_errors import postgres_in_words
 from contracts.topology import ANDROID
 from workers.android.devices import parse_servers
 from workers.android.handler import RunOnPhone
@@ -117,7 +118,7 @@ class PhonePool:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._keeper.close()
         except Exception as error:  # noqa: BLE001  # the leases end with the heartbeat
-            get_logger().warning("postgres_unreachable", error=repr(error), doing="release of phones")
+            get_logger().warning("postgres_unreachable", error=postgres_in_words(error), doing="release of phones")
 
     async def _handle(self, command: Command[AndroidExecute]) -> Outcome:
         payload = command.payload
@@ -151,7 +152,7 @@ class PhonePool:
                     told = False
                 except (asyncpg.PostgresError, *AWAY) as error:
                     if not told:
-                        log.warning("postgres_unreachable", error=repr(error), doing="devices")
+                        log.warning("postgres_unreachable", error=postgres_in_words(error), doing="devices")
                     told = True
             await asyncio.sleep(_RECORD_SECONDS)
 

@@ -17,6 +17,7 @@ from contracts.errors import CommandError
 from contracts.logs import get_logger
 from contracts.metrics import AI_BREAKER, AI_CALLS, AI_DEFERRALS, AI_GATE_WAIT
 from contracts.restarting import restarting
+from contracts.service_errors import redis_in_words
 from contracts.topology import RETRY_LEVELS
 from workers.ai.configuration import Target
 from workers.ai.fleet.gates import MARGIN_SECONDS, Ask, Change, Granted, Leaving, Refused
@@ -230,7 +231,9 @@ class Fleet:
     def _lose(self, error: Unreachable) -> None:
         if not self._away:
             self._away = True
-            get_logger().warning("redis_unreachable", error=str(error), doing="provider limits of this worker alone")
+            get_logger().warning(
+                "redis_unreachable", error=redis_in_words(error), doing="provider limits of this worker alone"
+            )
             self._rooms.freed(None)
 
     def _find(self) -> None:
