@@ -105,6 +105,7 @@ async def any_consumed(stage: Stage) -> bool:
 
 
 def moved(url: str, port: int) -> str:
+    """The same address at another port."""
     parts = urlsplit(url)
     return parts._replace(netloc=f"{parts.netloc.rpartition(':')[0]}:{port}").geturl()
 
@@ -329,3 +330,58 @@ def test_an_authority_in_an_address_wins(tls: TlsSession, tmp_path: Path, settin
     assert line.startswith(f"ish: {SERVICES[setting]} at 127.0.0.1:{urlsplit(variables[setting]).port}")
     assert str(gone) in line
     assert len(line.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+async def test_a_process_waits_for_a_broker_that_is_away_and_says_which(
+    stage: Stage, tls: TlsSession, tmp_path: Path, name: str
+) -> None:
+    role, program = PROCESSES[name]
+    port = free_port()
+    away = tmp_path / "amqp"
+    away.write_text(moved(tls.bare.amqp_by_user[role], port), encoding="utf-8")
+
+    child = stage.start(
+        name, *program, role=role, ISH_AMQP_URL_FILE=str(away), ISH_GATEWAY_PORT=str(free_port()), ISH_LOG_FORMAT="json"
+    )
+
+    lines = [json.loads(await stage.line_of(child, "broker_unreachable"))]
+    if name == "outbox":  # FastStream has a connection of its own for each
+        lines += [json.loads(await stage.line_of(child, f'"job": "{queue}"')) for queue in (DEAD, UNROUTED)]
+    said = "it does not answer: connection refused; start RabbitMQ, or correct ISH_AMQP_URL"
+    assert {line["error"] for line in lines} == {f"RabbitMQ at 127.0.0.1:{port} as {role}: {said}"}
+    assert child.running
+
+
+async def test_a_process_that_goes_on_without_a_service_says_why(stage: Stage, tls: TlsSession, tmp_path: Path) -> None:
+    away = tmp_path / "postgres"
+    away.write_text(moved(tls.bare.postgres_by_role["ish_worker"], free_port()), encoding="utf-8")
+
+    child = stage.worker("relay", ISH_POSTGRES_URL_FILE=str(away), ISH_LOG_FORMAT="json")
+
+    line = json.loads(await stage.line_of(child, "postgres_unreachable"))
+    assert line["error"] == ("it does not answer: connection refused; start PostgreSQL, or correct ISH_POSTGRES_URL")
+    assert child.running
+
+
+async def test_what_the_address_says_beside_tls_is_kept_on_every_connection(
+    stage: Stage, tls: TlsSession, tmp_path: Path
+) -> None:
+    url = tmp_path / "amqp"
+    url.write_text(f"{tls.bare.amqp_by_user['outbox']}?heartbeat=17", encoding="utf-8")
+    outbox = stage.worker("outbox", ISH_AMQP_URL_FILE=str(url))
+    for queue in (DEAD, UNROUTED):
+        await stage.line_of(outbox, queue)
+
+    async def heartbeats() -> dict[str, int]:
+        async with Management(tls.management_url) as api:
+            found = await api.get("connections")
+        return {
+            one["client_properties"]["connection_name"]: one["timeout"] for one in found if one.get("user") == "outbox"
+        }
+
+    async def all_are_known() -> bool:
+        return {f"ish {DEAD}", f"ish {UNROUTED}", "ish outbox publisher"} <= set(await heartbeats())
+
+    await until("its connections are known", all_are_known)
+    assert set((await heartbeats()).values()) == {17}
