@@ -41,7 +41,9 @@ def told(postgres_url: str, error: BaseException, *, role: str) -> str:
     """
     error = getattr(error, "orig", None) or error  # SQLAlchemy's around psycopg's
     said = plain(" ".join(str(error).split()))
-    code = getattr(error, "sqlstate", None) or next((code for words, code in _OF_LIBPQ.items() if words in said), "")
+    code = getattr(error, "sqlstate", None)
+    if not code and "certificate" not in said:  # a file of TLS may not exist either
+        code = next((code for words, code in _OF_LIBPQ.items() if words in said), "")
     if not code:
         return sentence("PostgreSQL", postgres_url, error, setting=_SETTING)
     what, to_do = next(

@@ -313,6 +313,16 @@ def test_an_authority_that_cannot_be_read_is_told(tls: TlsSession, tmp_path: Pat
     )
 
 
+def test_an_authority_that_postgresql_lacks_is_no_missing_database(tmp_path: Path) -> None:
+    url = f"postgresql://u:secret@127.0.0.1:{free_port()}/ish?sslmode=verify-full"
+
+    line = ish({"ISH_STATE_DIR": str(tmp_path), "ISH_POSTGRES_URL": url, "HOME": str(tmp_path)}, "keys", "list", code=1)
+
+    assert "root certificate file" in line
+    assert line.endswith("check ISH_POSTGRES_URL\n")
+    assert "secret" not in line
+
+
 @pytest.mark.parametrize("setting", ["ISH_AMQP_URL", "ISH_POSTGRES_URL", "ISH_RABBITMQ_MANAGEMENT_URL"])
 def test_an_authority_in_an_address_wins(tls: TlsSession, tmp_path: Path, setting: str) -> None:
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))
