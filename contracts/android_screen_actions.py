@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from typing_extensions import override
 
 from contracts.android_fields import (
@@ -17,6 +17,7 @@ from contracts.android_fields import (
     is_none,
 )
 from contracts.android_keys import Key
+from contracts.schema_rules import not_together, null_only_where
 
 MAX_RECORD_SECONDS = 180
 _RECORD_MARGIN_SECONDS = 15
@@ -63,6 +64,10 @@ class TypeText(Effect):
     ASCII needs nothing on the phone. Anything else needs the ADBKeyboard app installed; the input method that was in
     use is set again afterwards.
     """
+
+    model_config = ConfigDict(
+        json_schema_extra={**not_together("device", "tag"), **null_only_where("text", flag="secret")}
+    )
 
     action: Literal["text"]
     text: Text | None = Field(repr=False, description="What to type; null only where a secret was taken out of it.")

@@ -61,3 +61,14 @@ def batch_items(schema: dict[str, Any]) -> None:
     """
     schema["minItems"] = 1
     schema["items"] = {**schema["items"], "properties": {"device": _NULL, "tag": _NULL}}
+
+
+def null_only_where(name: str, *, flag: str) -> dict[str, JsonValue]:
+    """A field may be null only where another is true.
+
+    Args:
+        name: The field.
+        flag: The other one.
+    """
+    true: dict[str, JsonValue] = {"required": [flag], "properties": {flag: {"const": True}}}
+    return {"anyOf": [{"properties": {name: _GIVEN}}, true]}

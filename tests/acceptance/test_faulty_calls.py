@@ -19,7 +19,7 @@ from tests.acceptance.stage import Stage, free_port
 
 RELAY = {"sender": "user", "message": "hello", "timestamp": "2025-01-01T00:00:00Z", "conversation_id": "faults"}
 POOLS = ("outbox", "relay", "ai", "android")
-ROUNDS = 8
+ROUNDS = 6
 KINDS_OF_CALLS = {
     "outbox": ("Pool._acquire", "Connection.fetch", "Transaction.__aexit__", "Channel.queue_declare", ".connect"),
     "relay": (

@@ -31,7 +31,6 @@ _BODY = orjson.dumps({"action": "shell", "argv": ["getprop", "ro.product.model"]
 _LINE = "getprop ro.product.model"
 _RATE = "commands/s"
 _ROUND_SECONDS = 180.0
-_PORT = 5790
 
 
 def run(stand: Stand, product: Product, turns: Turns, *, each: int) -> Outcome:
@@ -162,7 +161,7 @@ def phones(stand: Stand, *, control_port: int | None = None) -> Iterator[list[st
     """
     server = StackAdbServer(stand.session.layout, adb())
     network, _, first = PHONE_HOST.rpartition(".")
-    addresses = [f"{network}.{int(first) + place}:{_PORT}" for place in range(PHONES)]
+    addresses = [f"{network}.{int(first) + place}:{stand.session.layout.ports.phone}" for place in range(PHONES)]
     control = () if control_port is None else ("--control", f"127.0.0.1:{control_port}")
     spec = Spec(
         name="phones",

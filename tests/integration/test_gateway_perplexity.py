@@ -80,7 +80,7 @@ async def test_each_route_makes_a_command_that_runs_its_flow(
         ("POST", "ask", b'{"question": " \\n"}', "question"),
         ("POST", "ask", b'{"question": "q", "query": "x"}', "query"),
         ("POST", "search", b'{"query": 7}', "query"),
-        ("POST", "open", b'{"device": "a b"}', "device"),
+        ("POST", "open", b'{"device": "a;b"}', "device"),
         ("POST", "open", b'{"device": "a", "tag": "b"}', "(body)"),
         ("POST", "open", b"{", "(body)"),
         ("POST", "open", b"[]", "(body)"),
