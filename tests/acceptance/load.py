@@ -56,7 +56,6 @@ async def publishing(account: Account, *, per_second: float) -> AsyncIterator[Se
                 await line.publish(id_)
         except (Exception, asyncio.CancelledError):  # noqa: BLE001  # aiormq ends waits by a bare Exception, or cancels
             sent.unknown += 1
-            line.give_up()
         else:
             sent.accepted.append(id_)
 
@@ -78,18 +77,22 @@ class _Line:
 
     async def publish(self, id_: str) -> None:
         async with self._opening:
-            if self._exchange is None:
-                await self.close()
-                self._connection = await aio_pika.connect(self._account.url, timeout=_CONFIRM_SECONDS)
-                channel = await self._connection.channel(publisher_confirms=True)
-                self._exchange = await channel.get_exchange("ish.commands", ensure=False)
-            exchange = self._exchange
+            exchange = self._exchange or await self._open()
         command = Outsider(self._account.name, self._account.url, exchange).command("relay.v1", RELAY, message_id=id_)
-        await exchange.publish(command, routing_key="relay", mandatory=True)
+        try:
+            await exchange.publish(command, routing_key="relay", mandatory=True)
+        except BaseException:
+            # aio-pika does not always see that a connection is dead; one that others have opened since is not given up
+            if self._exchange is exchange:
+                self._exchange = None
+            raise
 
-    def give_up(self) -> None:
-        """Open a new connection for the next publish: aio-pika does not always see that one is dead."""
-        self._exchange = None
+    async def _open(self) -> AbstractExchange:
+        await self.close()
+        self._connection = await aio_pika.connect(self._account.url, timeout=_CONFIRM_SECONDS)
+        channel = await self._connection.channel(publisher_confirms=True)
+        self._exchange = await channel.get_exchange("ish.commands", ensure=False)
+        return self._exchange
 
     async def close(self) -> None:
         if self._connection is not None:

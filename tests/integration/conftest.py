@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from uuid import UUID, uuid4
 
+import asyncpg
 import httpx
 import pytest
 
@@ -51,6 +52,14 @@ def gateway(services: Session) -> Iterator[GatewayProcess]:
     with gateway_process(services) as running:
         yield running
     asyncio.run(empty_work_queues(services))
+
+
+@pytest.fixture
+async def no_workers(services: Session) -> None:
+    """No worker is on record: those that other tests killed may seem to live for some seconds more."""
+    connection = await asyncpg.connect(services.postgres_url("ish_owner"))
+    await connection.execute("delete from workers")
+    await connection.close()
 
 
 @pytest.fixture

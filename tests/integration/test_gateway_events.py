@@ -54,6 +54,7 @@ async def _token(events: Events) -> Any:
     return token
 
 
+@pytest.mark.usefixtures("no_workers")
 async def test_states_tokens_and_the_result_come_in_order_and_the_stream_ends(
     services: Session, client: httpx.AsyncClient, streams: TokenStreams
 ) -> None:

@@ -5,6 +5,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import httpx
+import pytest
 
 from contracts.database import SERVER_SETTINGS
 from gateway.waiting_for import WAITING
@@ -48,6 +49,7 @@ async def read(client: httpx.AsyncClient, command_id: str) -> dict[str, str] | N
     return answer
 
 
+@pytest.mark.usefixtures("no_workers")
 async def test_a_command_without_a_worker_waits_for_one(client: httpx.AsyncClient) -> None:
     command = await post(client, "/api/send", json={"prompt": "hello"})
 

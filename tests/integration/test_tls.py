@@ -130,7 +130,7 @@ async def test_every_process_serves_over_tls(stage: Stage, tls: TlsSession) -> N
     assert "cafile" in account.url
 
     async with stage.phone() as effects, connected(account) as outsider:
-        await until("the phone is consumed", lambda: any_consumed(stage))
+        await until("the phone is consumed", lambda: any_consumed(stage), seconds=180)  # five processes are starting
         ids = [
             await outsider.publish(outsider.command("relay.v1", RELAY)),
             await outsider.publish(outsider.command("ai.send.v1", {"prompt": "hello", "model": "scripted/steady"})),
