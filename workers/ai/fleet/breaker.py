@@ -103,7 +103,7 @@ class Breaker:
         elif verdict in {"ok", "alive"}:
             self._row.clear()
             if verdict == "ok":
-                self._calls.append((now, False))
+                self._count(now, failed=False)
                 if self.ramp is not None:
                     self.ramp += 1
                     if self.ramp >= _RAMP_FREE:
@@ -111,9 +111,7 @@ class Breaker:
         return None
 
     def _failed(self, command_id: str, now: float) -> "_Change | None":
-        self._calls.append((now, True))
-        while self._calls[0][0] <= now - _ROLLING_SECONDS:
-            self._calls.popleft()
+        self._count(now, failed=True)
         self._row.add(command_id)
         if len(self._row) >= _FAILED_IN_A_ROW:
             return self._open("out", self._longer(), now)
@@ -123,6 +121,12 @@ class Breaker:
         if self.ramp is not None:
             self.ramp = max(1, self.ramp // 2)
         return None
+
+    def _count(self, now: float, *, failed: bool) -> None:
+        """Remember a call for as long as it counts: a provider that never fails must not fill the memory."""
+        self._calls.append((now, failed))
+        while self._calls[0][0] <= now - _ROLLING_SECONDS:
+            self._calls.popleft()
 
     def _open(self, kind: Literal["out", "rate", "dead"], seconds: float, now: float) -> "_Change":
         self.open_kind, self._open_seconds, self.open_until = kind, seconds, now + seconds
