@@ -17,7 +17,7 @@ from contracts.android_fields import (
     is_none,
 )
 from contracts.android_keys import Key
-from contracts.schema_rules import not_together, null_only_where
+from contracts.schema_rules import not_null, not_together
 
 MAX_RECORD_SECONDS = 180
 _RECORD_MARGIN_SECONDS = 15
@@ -65,9 +65,7 @@ class TypeText(Effect):
     use is set again afterwards.
     """
 
-    model_config = ConfigDict(
-        json_schema_extra={**not_together("device", "tag"), **null_only_where("text", flag="secret")}
-    )
+    model_config = ConfigDict(json_schema_extra={**not_together("device", "tag"), **not_null("text")})
 
     action: Literal["text"]
     text: Text | None = Field(repr=False, description="What to type; null only where a secret was taken out of it.")

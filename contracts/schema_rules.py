@@ -63,12 +63,10 @@ def batch_items(schema: dict[str, Any]) -> None:
     schema["items"] = {**schema["items"], "properties": {"device": _NULL, "tag": _NULL}}
 
 
-def null_only_where(name: str, *, flag: str) -> dict[str, JsonValue]:
-    """A field may be null only where another is true.
+def not_null(name: str) -> dict[str, JsonValue]:
+    """A field is not null when it is sent, though it may be on record.
 
     Args:
         name: The field.
-        flag: The other one.
     """
-    true: dict[str, JsonValue] = {"required": [flag], "properties": {flag: {"const": True}}}
-    return {"anyOf": [{"properties": {name: _GIVEN}}, true]}
+    return {"properties": {name: _GIVEN}}

@@ -92,4 +92,5 @@ async def test_published_as_the_document_says_it_is_answered_as_the_document_say
     }
     assert jsonschema_rs.Draft202012Validator(answer["x-amqp-properties"]).is_valid(sent), sent
     assert (reply.message_id, reply.correlation_id) == (command_id, example["properties"]["correlation_id"])
-    assert result["status"] == ("expired" if channel_name == "android.execute" else "succeeded"), result
+    allowed = {"expired", "failed"} if channel_name == "android.execute" else {"succeeded"}
+    assert result["status"] in allowed, result
