@@ -57,8 +57,9 @@ def _report(file: Path, ticks: int) -> None:
     for _ in range(3):  # what a finalizer lets go of may hold more
         gc.collect()
     objects = Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects())
-    with file.open("a", encoding="utf-8") as report:
-        report.write(json.dumps({"ticks": ticks, "objects": objects}) + "\n")
+    line = json.dumps({"ticks": ticks, "objects": objects}) + "\n"
+    with file.open("ab", buffering=0) as report:  # in one piece: a buffer would show its reader a part of a line
+        report.write(line.encode())
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ async def growth(stage: Stage, name: str, process: Child) -> dict[str, int]:
 
     def reports() -> list[dict[str, Any]]:
         file = reports_of(stage, name)
-        return [json.loads(line)["objects"] for line in file.read_bytes().splitlines()] if file.exists() else []
+        whole = file.read_bytes().rpartition(b"\n")[0] if file.exists() else b""  # the last line may be half written
+        return [json.loads(line)["objects"] for line in whole.splitlines()]
 
     await until(f"{name} has reported", lambda: len(reports()) >= 4 or not process.running, seconds=120)
     assert process.running, process.last_words(f"{name} ended")
