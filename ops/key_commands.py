@@ -40,7 +40,7 @@ def list_(
         (record.id, record.owner, record.label, f"{record.created_at:%Y-%m-%d %H:%M}", _state(record))
         for record in records
     ]
-    print_table(("id", "owner", "label", "created", "state"), rows, whole={"id", "created"})
+    print_table(("id", "owner", "label", "created", "state"), rows, whole={"id", "owner", "created"})
 
 
 @app.command()

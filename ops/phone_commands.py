@@ -20,7 +20,7 @@ from ops.phone.fleet import Listening, numbered, phones, told_apart
 from ops.phone.status import effect_line, status
 from ops.stack.layout import LOOPBACK, PHONE_HOST, Layout
 from ops.stack.probes import port_is_free
-from ops.terminal import console, write_line
+from ops.terminal import console, write_json, write_line
 from workers.android.adb import AdbFailure, AdbServer
 from workers.android.devices import parse_servers
 
@@ -107,6 +107,7 @@ def change(
     *,
     phone: Annotated[str | None, typer.Option(help="Which one, by its serial, when several run.")] = None,
     control: Annotated[int | None, typer.Option(min=1, max=65535, help="As `ish phone start` tells it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Change switches of a running simulated phone, and show them all."""
     port = control if control is not None else Layout.of(read_settings()).ports.phone
@@ -116,6 +117,9 @@ def change(
         stop(str(error), code=2)
     except OSError:
         stop(f"no simulated phone is controlled at 127.0.0.1:{port}; `ish phone start` tells its port", code=1)
+    if as_json:
+        write_json(behaviour.model_dump())
+        return
     for name, value in behaviour.model_dump().items():
         write_line(f"{name}={json.dumps(value)}")
 

@@ -44,7 +44,7 @@ def list_(
         write_json([asdict(one) for one in found])
         return
     rows = [(one.owner, one.name, one.url, one.conversation_id or "all", one.pending) for one in found]
-    print_table(("owner", "name", "url", "conversation", "pending"), rows)
+    print_table(("owner", "name", "url", "conversation", "pending"), rows, whole={"owner", "name"})
 
 
 @app.command()

@@ -16,6 +16,8 @@ from rich.text import Text
 from contracts.plain_text import plain
 
 _LONGEST_WHOLE = 64
+_LEAST_READABLE = 12
+"""Columns that a value needs, unless it is shorter, to be read although it is folded."""
 _ANY_WIDTH = 100_000
 
 
@@ -51,19 +53,19 @@ def table(
 
 def print_table(
     headers: Sequence[str],
-    rows: Iterable[Sequence[object]],
+    rows: Sequence[Sequence[object]],
     *,
     whole: Collection[str] = (),
     spare: Sequence[str] = (),
     gap: int = 2,
 ) -> None:
-    """Print a table on standard output.
+    """Print a table on standard output; one block of lines per row where its columns would be too narrow to read.
 
     Args:
         headers: See `table`.
         rows: See `table`.
         whole: See `table`.
-        spare: Columns that are left out, the first one first, where the table would be wider than the terminal.
+        spare: Columns that are left out of a table, the first one first, where it would be wider than the terminal.
         gap: See `table`.
     """
     out, names, values = console(), list(headers), [list(row) for row in rows]
@@ -76,7 +78,42 @@ def print_table(
         for row in values:
             row.pop(place)
         made = table(names, values, whole=whole, gap=gap)
-    out.print(made)
+    if _is_readable(made, names, values, whole=whole, gap=gap, width=out.width):
+        out.print(made)
+    else:
+        _print_blocks(out, headers, rows)
+
+
+def _is_readable(
+    made: Table,
+    names: Sequence[str],
+    values: Sequence[Sequence[object]],
+    *,
+    whole: Collection[str],
+    gap: int,
+    width: int,
+) -> bool:
+    """Whether what is copied stays unbroken, and leaves the other columns room for more than a few letters a line."""
+    needed = gap * (len(names) - 1)
+    for place, (name, column) in enumerate(zip(names, made.columns, strict=True)):
+        longest = max((_cell(row[place]).cell_len for row in values), default=0)
+        least = longest if column.no_wrap else min(longest, _LEAST_READABLE)
+        needed += max(least, len(name))
+    return needed <= width or not whole
+
+
+def _print_blocks(out: Console, headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    for number, row in enumerate(rows):
+        block = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
+        block.add_column(no_wrap=True)
+        block.add_column(overflow="fold")
+        for header, value in zip(headers, row, strict=True):
+            cell = _cell(value)
+            if cell.plain:
+                block.add_row(Text(header), cell)
+        if number:
+            out.print()
+        out.print(block)
 
 
 def fits(out: Console, made: Table) -> bool:
@@ -97,7 +134,8 @@ def print_text(text: object, *, indent: int = 0, out: Console | None = None) -> 
         indent: Columns to the left.
         out: Where; standard output without it.
     """
-    (out or console()).print(Padding(Text(plain(text, lines=True), overflow="fold"), (0, 0, 0, indent)))
+    shown = Text(plain(text, lines=True), overflow="fold")
+    (out or console()).print(Padding(shown, (0, 0, 0, indent), expand=False) if indent else shown)
 
 
 def write_line(text: object) -> None:

@@ -1,6 +1,7 @@
 """`ish topology`: declare exchanges and queues, or show what differs from what should be there."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -12,11 +13,13 @@ from ops.database import connected
 from ops.management import Management
 from ops.one_line import run
 from ops.operators import BrokerAddresses
-from ops.terminal import write_line
+from ops.terminal import print_text, write_json, write_line
 
 app = typer.Typer(help="Exchanges, queues and bindings of the broker.", no_args_is_help=True)
 
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
+_SIGNS = {"+": "missing", "~": "different", "-": "not ours"}
 _NOTE_LOSSES = "insert into queue_losses (queue) select name from unnest($1::text[]) name"
 
 
@@ -38,15 +41,15 @@ def apply() -> None:
 
 
 @app.command()
-def diff() -> None:
+def diff(*, as_json: AsJson = False) -> None:
     """Show what `apply` would make (+), cannot change (~) or leaves alone (-); exits with 1 if there is anything."""
-    _report(run(_differences(operators.broker(), rights=False)))
+    _report(run(_differences(operators.broker(), rights=False)), as_json=as_json)
 
 
 @app.command()
-def verify() -> None:
+def verify(*, as_json: AsJson = False) -> None:
     """Check exchanges, queues, bindings and the rights of our own users; exits with 1 unless all is as it should be."""
-    _report(run(_differences(operators.broker(), rights=True)))
+    _report(run(_differences(operators.broker(), rights=True)), as_json=as_json)
 
 
 async def note_losses(postgres_url: str, queues: Sequence[str]) -> None:
@@ -70,7 +73,10 @@ async def _differences(broker: BrokerAddresses, *, rights: bool) -> list[str]:
         return lines + (await topology_state.rights_differences(api) if rights else [])
 
 
-def _report(lines: Sequence[str]) -> None:
-    for line in lines or ["everything is as it should be"]:
-        write_line(line)
+def _report(lines: Sequence[str], *, as_json: bool) -> None:
+    if as_json:
+        write_json([{"state": _SIGNS[line[0]], "what": line[2:]} for line in lines])
+    else:
+        for line in lines or ["everything is as it should be"]:
+            print_text(line)
     raise typer.Exit(1 if lines else 0)

@@ -1,6 +1,6 @@
 """What the stack says at the terminal: steps with progress, notes, and the processes' log lines."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console as RichConsole
@@ -19,7 +19,7 @@ class Console:
         self._out = RichConsole(highlight=False, soft_wrap=True)
         self._colours: dict[str, str] = {}
 
-    def table(self, headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table that keeps within the terminal's width.
 
         Args:
