@@ -139,12 +139,13 @@ def print_text(text: object, *, indent: int = 0, out: Console | None = None) -> 
 
 
 def write_line(text: object) -> None:
-    """Write one line to standard output, never wrapped: a script may read it.
+    """Write one line to standard output at once and never wrapped: a script may be waiting for it.
 
     Args:
         text: The line.
     """
     sys.stdout.write(plain(text) + "\n")
+    sys.stdout.flush()
 
 
 def write_json(document: Any) -> None:
@@ -154,6 +155,7 @@ def write_json(document: Any) -> None:
         document: JSON-ready, but for times and ids.
     """
     sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+    sys.stdout.flush()
 
 
 def _cell(value: object) -> Text:

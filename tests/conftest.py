@@ -1,5 +1,6 @@
 """Fixtures of every test: a private set of real services, started once in each process of a test run."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ import pytest
 
 from ops.stack.session import Session, session
 from tests.forked import warm_up
+
+# with it a program that forgets to flush what it says works here, and keeps it to itself elsewhere
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 
 @pytest.fixture(scope="session")
