@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, cycle, islice
@@ -50,6 +51,7 @@ async def frozen_again_and_again(stage: Stage, demo: Outsider, *, workers: int, 
             ask_to_freeze(folder, list(islice(seams, workers - 1)))
             ids = await load.publish()
             frozen = await all_frozen(folder, workers - 1)
+            ids += await load.publish({one["serial"] for one in frozen})  # what is frozen may be the last of its phone
             await until("the others' phones are used", partial(all_used, fleet, load, frozen), seconds=120)
 
             for one in frozen:
@@ -78,11 +80,11 @@ class Load:
     """The last tap of each command."""
     _places: Any = field(default_factory=count)
 
-    async def publish(self) -> list[str]:
-        """Publish commands for every phone; returns their ids."""
+    async def publish(self, serials: Collection[str] = ()) -> list[str]:
+        """Publish commands for these phones, for every one if none is named; returns their ids."""
         ids = []
         for number in range(COMMANDS):
-            for serial in self.fleet.serials:
+            for serial in serials or self.fleet.serials:
                 taps = [{"action": "tap", "x": next(self._places), "y": 7} for _ in range(2 if number % 2 else 1)]
                 body = {"action": "batch", "actions": taps} if len(taps) > 1 else taps[0]
                 message = self.demo.command("android.execute.v1", body | {"device": serial})
