@@ -36,7 +36,7 @@ check: setup ## Lint, format, types, imports
 bench: setup ## Measure, beside Celery and Dramatiq
 	@$(VENV)/python -m tests.benchmarks
 
-soak: setup ## Run everything under load for an hour or MINUTES=, and see whether a process grows
+soak: setup ## Run everything under load for 90 minutes or MINUTES=, and see whether a process grows
 	@$(VENV)/python -m tests.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 lock: setup ## Resolve the requirements anew and pin them by hash

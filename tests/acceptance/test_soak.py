@@ -1,4 +1,4 @@
-"""The soak, in a few seconds: everything runs, answers as it must, and the picture is drawn. An hour is `make soak`."""
+"""The soak, in a few seconds: everything runs, answers as it must, and the picture is drawn. `make soak` takes an hour and a half."""
 
 import json
 import subprocess

@@ -1,9 +1,9 @@
 """Our own side: the processes as `make run` starts them, commands of the outside publisher `demo`, and what is checked."""
 
 import asyncio
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import orjson
@@ -35,6 +35,8 @@ class Product:
     amqp_url: str
     """Of the publisher `demo`."""
     key_header: dict[str, str]
+    around: Callable[[Spec], Spec] = field(default=lambda spec: spec)
+    """Changes how each process is started."""
 
     @classmethod
     def set_up(cls, stand: Stand) -> "Product":
@@ -49,9 +51,12 @@ class Product:
         processes = Processes(layout, read_settings(), addresses, providers_file="")
         return cls(stand, processes, amqp_url, {"x-api-key": key})
 
+    def _running(self, spec: Spec) -> AbstractContextManager[Child]:
+        return self.stand.running(self.around(spec))
+
     def gateway(self) -> AbstractContextManager[Child]:
         """One gateway process, ready."""
-        return self.stand.running(self.processes.gateway())
+        return self._running(self.processes.gateway())
 
     def worker(self, pool: str) -> AbstractContextManager[Child]:
         """One worker process that consumes already.
@@ -59,7 +64,7 @@ class Product:
         Args:
             pool: What it works on.
         """
-        return self.stand.running(self._worker(pool))
+        return self._running(self._worker(pool))
 
     def ai_worker(self, providers_file: Path, **settings: str) -> AbstractContextManager[Child]:
         """One AI worker process that consumes already.
@@ -70,7 +75,7 @@ class Product:
         """
         processes = replace(self.processes, providers_file=str(providers_file))
         spec = next(spec for spec in processes.workers({}) if spec.name == "ai-1")
-        return self.stand.running(replace(spec, environment={**spec.environment, **settings}))
+        return self._running(replace(spec, environment={**spec.environment, **settings}))
 
     def worker_at_once(self, pool: str) -> AbstractContextManager[Child]:
         """One worker process, handed over before it is ready, so that its first message is seen.
@@ -78,11 +83,11 @@ class Product:
         Args:
             pool: What it works on.
         """
-        return self.stand.running(replace(self._worker(pool), ready=lambda: True))
+        return self._running(replace(self._worker(pool), ready=lambda: True))
 
     def phone(self) -> AbstractContextManager[Child]:
         """The simulated phone, connected to the adb server."""
-        return self.stand.running(self.processes.phone(AdbServer(self.stand.session.layout, adb())))
+        return self._running(self.processes.phone(AdbServer(self.stand.session.layout, adb())))
 
     @contextmanager
     def queues(self) -> Iterator[Queues]:
