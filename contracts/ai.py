@@ -8,6 +8,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from contracts.schema_rules import exactly_one, needs
+from contracts.whole_numbers import WHOLE
 
 MAX_PROMPT_CHARACTERS = 100_000
 MAX_MESSAGES = 1_000
@@ -131,11 +132,11 @@ class AiSend(BaseModel):
     )
     temperature: float | None = Field(default=None, ge=0, le=2, strict=True)
     top_p: float | None = Field(default=None, gt=0, le=1, strict=True)
-    max_tokens: int | None = Field(
-        default=None, ge=1, le=1_000_000, strict=True, description="The longest answer, in tokens."
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000, strict=True), WHOLE] | None = Field(
+        default=None, description="The longest answer, in tokens."
     )
     stop: StopSequences | None = Field(default=None, description="The answer ends before any of these.")
-    seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1, strict=True)
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1, strict=True), WHOLE] | None = None
     timeout_seconds: float | None = Field(
         default=None,
         gt=0,

@@ -31,6 +31,7 @@ from contracts.android_fields import (
     is_none,
 )
 from contracts.schema_rules import batch_items, exactly_one, not_together
+from contracts.whole_numbers import WHOLE
 
 MAX_BATCH_ACTIONS = 100
 MAX_SPLIT_APKS = 64
@@ -48,6 +49,7 @@ LogFilter = Annotated[
 OutputLimit = Annotated[
     int,
     Field(strict=True, ge=1, le=_MAX_OUTPUT_BYTES, description="Output beyond this is cut off: `truncated` is true."),
+    WHOLE,
 ]
 
 
@@ -80,7 +82,7 @@ class ReadLog(Repeatable):
     """The newest lines of the phone's log."""
 
     action: Literal["logcat"]
-    lines: int = Field(default=200, strict=True, ge=1, le=10_000)
+    lines: Annotated[int, Field(strict=True, ge=1, le=10_000), WHOLE] = 200
     filter: tuple[LogFilter, ...] = Field(
         default=(),
         max_length=20,

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from contracts.android_intents import url_fault
 from contracts.schema_rules import at_least_one, not_together
+from contracts.whole_numbers import WHOLE
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
 MAX_TIMEOUT_SECONDS = 300.0
@@ -67,8 +68,10 @@ def _url(value: str) -> str:
     return value
 
 
-Coordinate = Annotated[int, Field(strict=True, ge=0, le=16383, description="Pixels from the top left of the screen.")]
-DurationMs = Annotated[int, Field(strict=True, ge=1, le=60_000)]
+Coordinate = Annotated[
+    int, Field(strict=True, ge=0, le=16383, description="Pixels from the top left of the screen."), WHOLE
+]
+DurationMs = Annotated[int, Field(strict=True, ge=1, le=60_000), WHOLE]
 Serial = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._:@+(), \-]{0,126}[A-Za-z0-9._:@+(),\-])?$")
 ]
@@ -133,12 +136,9 @@ class Selector(BaseModel):
     clickable: bool | None = Field(default=None, exclude_if=is_none, strict=True)
     enabled: bool | None = Field(default=None, exclude_if=is_none, strict=True)
     focused: bool | None = Field(default=None, exclude_if=is_none, strict=True)
-    index: int | None = Field(
+    index: Annotated[int, Field(strict=True, ge=0, le=999), WHOLE] | None = Field(
         default=None,
         exclude_if=is_none,
-        strict=True,
-        ge=0,
-        le=999,
         description="Which of several, counted from 0 from the top of the screen's tree.",
     )
 

@@ -99,6 +99,7 @@ Key = Annotated[
     Field(
         description=f"Android's name for it, with or without KEYCODE_, or its number, 0 to {HIGHEST_KEY}; others are refused.",
         examples=["HOME", "BACK", "ENTER", "66"],
+        json_schema_extra={"type": ["string", "integer"], "minimum": 0, "maximum": HIGHEST_KEY},
     ),
 ]
 """The name of a key without `KEYCODE_`, or its number."""

@@ -1,6 +1,6 @@
 """The typed actions on a phone's screen: touching, typing, finding, waiting, and pictures of it."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 from typing_extensions import override
@@ -18,6 +18,7 @@ from contracts.android_fields import (
 )
 from contracts.android_keys import Key
 from contracts.schema_rules import not_null, not_together
+from contracts.whole_numbers import WHOLE
 
 MAX_RECORD_SECONDS = 180
 _RECORD_MARGIN_SECONDS = 15
@@ -128,12 +129,9 @@ class TakeScreenshot(Repeatable):
     """What is on the screen, as a PNG artifact."""
 
     action: Literal["screenshot"]
-    display: int | None = Field(
+    display: Annotated[int, Field(strict=True, ge=0, le=15), WHOLE] | None = Field(
         default=None,
         exclude_if=is_none,
-        strict=True,
-        ge=0,
-        le=15,
         description="Which of the phone's displays, counted from 0 as it lists them; without one, its first.",
     )
 
@@ -142,7 +140,9 @@ class RecordScreen(Repeatable):
     """What happens on the screen, as an MP4 artifact."""
 
     action: Literal["record"]
-    seconds: int = Field(strict=True, ge=1, le=MAX_RECORD_SECONDS, description="How long to record.")
+    seconds: Annotated[int, Field(strict=True, ge=1, le=MAX_RECORD_SECONDS), WHOLE] = Field(
+        description="How long to record."
+    )
     timeout_seconds: float = Field(
         default=float(MAX_RECORD_SECONDS + 60),
         gt=0,

@@ -20,6 +20,7 @@ from contracts.android import AndroidExecute
 from contracts.errors import ErrorCode, Permanent
 from contracts.faults import faults_of
 from contracts.redaction import redacted
+from contracts.whole_numbers import WHOLE
 
 KIND_RELAY, KIND_AI, KIND_ANDROID = "relay", "ai.send", "android.execute"
 VERSION = 1
@@ -60,7 +61,7 @@ class Ask(BaseModel):
     system: (
         Annotated[str, Field(min_length=1, max_length=MAX_MESSAGE_CHARACTERS), AfterValidator(without_nul)] | None
     ) = None
-    max_tokens: int | None = Field(default=None, ge=1, le=1_000_000, strict=True)
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000, strict=True), WHOLE] | None = None
     temperature: float | None = Field(default=None, ge=0, le=2, strict=True)
 
 
