@@ -19,8 +19,7 @@ from gateway.edge import ROUTE
 from gateway.intake import Asked, headers_of, read_asked, read_body, request_id_of
 from gateway.parts import Parts
 from gateway.problems import invalid, invalid_body
-from gateway.publishing import Publishing, Standing
-from gateway.recorder import Accepted
+from gateway.publishing import Accepted, Publishing, Standing
 from gateway.views import encode, location, stored, summary
 from gateway.waiting import within
 

@@ -11,6 +11,7 @@ from contracts.commands import KINDS, decode_payload, stoppable
 from contracts.errors import ErrorCode, Permanent
 from contracts.ledger import end_command
 from contracts.results import TERMINAL, State
+from contracts.tables import CommandRow
 from gateway import PUBLISHER, command_rows
 from gateway.access import Owner, PartsOf
 from gateway.database import DatabaseAway
@@ -18,7 +19,6 @@ from gateway.intake import MAX_WAIT_SECONDS, headers_of, wait_seconds
 from gateway.pages import decode_cursor, encode_cursor
 from gateway.parts import Parts
 from gateway.problems import Problem, ProblemType, storage_away
-from gateway.recorder import Accepted
 from gateway.views import CommandPage, CommandView, encode, stored, summary
 from gateway.waiting import within
 
@@ -172,12 +172,12 @@ def _not_cancellable(state: str, sentence: str) -> Problem:
 
 async def _read(parts: Parts, owner: str, command_id: UUID, seconds: int) -> bytes:
     found = await look(parts, owner, command_id)
-    if seconds and (isinstance(found, Accepted) or found["result"] is None):
-        publisher = PUBLISHER if isinstance(found, Accepted) else found["publisher"]
+    if seconds and (isinstance(found, CommandRow) or found["result"] is None):
+        publisher = PUBLISHER if isinstance(found, CommandRow) else found["publisher"]
         with parts.waiting.expect(publisher, command_id) as future:
             if await within(future, seconds) is not None:
                 found = await look(parts, owner, command_id)
-    if isinstance(found, Accepted):
+    if isinstance(found, CommandRow):
         return encode(_of_pending(found))
     view = encode(_of_row(found))
     if found["result"] is not None:
@@ -185,7 +185,7 @@ async def _read(parts: Parts, owner: str, command_id: UUID, seconds: int) -> byt
     return view
 
 
-async def look(parts: Parts, owner: str, command_id: UUID) -> Mapping[str, Any] | Accepted:
+async def look(parts: Parts, owner: str, command_id: UUID) -> Mapping[str, Any] | CommandRow:
     """A command's row, or what this gateway holds of it until it is recorded.
 
     Args:
@@ -235,15 +235,15 @@ def _of_row(row: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def _of_pending(pending: Accepted) -> dict[str, Any]:
+def _of_pending(pending: CommandRow) -> dict[str, Any]:
     return summary(
-        pending.id,
-        pending.kind,
+        pending.envelope.id,
+        pending.envelope.kind.name,
         State.QUEUED,
-        accepted_at=pending.accepted_at,
-        deadline_at=pending.deadline_at,
-        owner=pending.owner,
-        correlation_id=pending.correlation_id,
+        accepted_at=pending.envelope.accepted_at,
+        deadline_at=pending.envelope.deadline_at,
+        owner=pending.envelope.owner,
+        correlation_id=pending.envelope.correlation_id,
         started_at=None,
         finished_at=None,
         retry_at=None,

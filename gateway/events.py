@@ -23,12 +23,12 @@ from fastapi import APIRouter, Header, Response
 
 from contracts.commands import KIND_AI
 from contracts.results import State
+from contracts.tables import CommandRow
 from gateway import PUBLISHER
 from gateway.access import Owner, PartsOf
 from gateway.commands import CommandId, look
 from gateway.parts import Parts
 from gateway.progress import Step
-from gateway.recorder import Accepted
 from gateway.sse import KEEP_ALIVE, EventStream, event, woken
 from gateway.transcript import START, Entry, EntryId, Transcript
 from gateway.views import encode
@@ -77,9 +77,9 @@ async def read_events(
     return EventStream(_events(parts, seen, (int(match[1]), int(match[2])) if match else START))
 
 
-def _seen(found: Mapping[str, Any] | Accepted, command_id: UUID) -> _Seen:
-    if isinstance(found, Accepted):
-        return _Seen(PUBLISHER, command_id, found.kind, Step(State.QUEUED), None)
+def _seen(found: Mapping[str, Any] | CommandRow, command_id: UUID) -> _Seen:
+    if isinstance(found, CommandRow):
+        return _Seen(PUBLISHER, command_id, found.envelope.kind.name, Step(State.QUEUED), None)
     step = Step(found["state"], found["attempt"], found["retry_at"], found["waiting_for"])
     return _Seen(found["publisher"], command_id, found["kind"], step, found["result"])
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid5
 
+from contracts.tables import KEY, NEW_KEYS, RENEW_KEYS, CommandRow, Parameters
 from gateway import PUBLISHER
 from gateway.database import Database, DatabaseAway, DataRefused
 
@@ -17,11 +18,13 @@ _RESERVE_SECONDS = 0.5
 _PAUSE_SECONDS = 1.0
 _MAX_BATCH = 500
 
-_RESERVE = """
-insert into command_keys (publisher, id, fingerprint)
-select $1, id, fingerprint from unnest($2::uuid[], $3::bytea[]) as t(id, fingerprint) order by id
-on conflict do nothing
-"""
+_RESERVE = f"""
+with w as (
+  select * from {Parameters().unnest(KEY)} order by publisher, id
+),
+{NEW_KEYS}
+select
+"""  # noqa: S608  # only constants
 
 # A statement of its own: it sees the keys that the first one met, whoever wrote them. The publisher is a column, since
 # with a constant a plan made on an empty table reads every key of that publisher.
@@ -31,10 +34,6 @@ from unnest($1::text[], $2::uuid[]) as w(publisher, id)
 join command_keys k on k.publisher = w.publisher and k.id = w.id
 left join commands c on c.publisher = k.publisher and c.id = k.id and c.day = k.day
 """
-
-
-RENEW = "select renew_keys($1::text[], $2::uuid[], $3::bytea[])"
-"""A key whose command is not kept any more stands for the new body: it is a new key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +67,20 @@ class Identities:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._queue: list[tuple[UUID, bytes, asyncio.Future[Earlier | None]]] = []
+        self._queue: list[tuple[CommandRow, asyncio.Future[Earlier | None]]] = []
         self._wake = asyncio.Event()
 
-    async def reserve(self, command_id: UUID, fingerprint: bytes) -> Earlier | None:
+    async def reserve(self, command: CommandRow) -> Earlier | None:
         """Make an id stand for one body, unless it stands for one already.
 
         Args:
-            command_id: From `identity`.
-            fingerprint: Of kind and body.
+            command: Its id is from `identity`.
 
         Returns:
             What stands under it now; None when PostgreSQL is away: then the worker finds a reused id.
         """
         future: asyncio.Future[Earlier | None] = asyncio.get_running_loop().create_future()
-        self._queue.append((command_id, fingerprint, future))
+        self._queue.append((command, future))
         self._wake.set()
         return await future
 
@@ -98,26 +96,24 @@ class Identities:
             found: dict[UUID, Earlier] = {}
             try:
                 if loop.time() >= away_until:
-                    found = await self._reserve([(one, fingerprint) for one, fingerprint, _ in batch])
+                    found = await self._reserve([command for command, _ in batch])
             except (DatabaseAway, DataRefused):
                 away_until = loop.time() + _PAUSE_SECONDS
             finally:  # whoever asked waits for this alone
-                for command_id, _, future in batch:
+                for command, future in batch:
                     if not future.done():
-                        future.set_result(found.get(command_id))
+                        future.set_result(found.get(command.envelope.id))
 
-    async def _reserve(self, keys: list[tuple[UUID, bytes]]) -> dict[UUID, Earlier]:
-        ids = [command_id for command_id, _ in keys]
+    async def _reserve(self, commands: list[CommandRow]) -> dict[UUID, Earlier]:
+        ids = [command.envelope.id for command in commands]
 
         async def work(connection: Any) -> list[Any]:
-            await connection.execute(_RESERVE, PUBLISHER, ids, [fingerprint for _, fingerprint in keys])
+            await connection.execute(_RESERVE, *KEY.arrays(commands))
             rows: list[Any] = await connection.fetch(READ, [PUBLISHER] * len(ids), ids)
-            forgotten = [row["id"] for row in rows if not row["kept"]]
+            forgotten = {row["id"] for row in rows if not row["kept"]}
             if forgotten:
-                bodies = dict(keys)
-                await connection.execute(
-                    RENEW, [PUBLISHER] * len(forgotten), forgotten, [bodies[one] for one in forgotten]
-                )
+                renewed = [command for command in commands if command.envelope.id in forgotten]
+                await connection.execute(RENEW_KEYS, *KEY.arrays(renewed))
                 rows = await connection.fetch(READ, [PUBLISHER] * len(ids), ids)
             return rows
 

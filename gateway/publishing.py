@@ -4,7 +4,7 @@ In this order: id (reserved for an Idempotency-Key) -> publish, confirmed -> rec
 """
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -12,19 +12,34 @@ import orjson
 from pydantic import BaseModel
 from yarl import URL
 
+from contracts.amqp.messages import command_message
 from contracts.commands import Kind, fingerprint, recorded_body, repeatable, routing_key
-from contracts.envelope import Envelope, write_envelope
+from contracts.envelope import Envelope
 from contracts.metrics import PUBLISH_FAILURES
-from contracts.publisher import Outgoing, PublishFailed, Unconfirmed
+from contracts.publisher import PublishFailed, Unconfirmed
 from contracts.results import State
-from contracts.topology import COMMANDS
+from contracts.tables import CommandRow
 from gateway import PUBLISHER
 from gateway.identities import Earlier, identity
 from gateway.intake import Asked
 from gateway.parts import Parts
 from gateway.problems import Problem, ProblemType
-from gateway.recorder import Accepted
 from gateway.views import location
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A command that a request asks for."""
+
+    row: CommandRow
+    """What is recorded of it."""
+    body: bytes = field(repr=False)
+    """What is published: its payload, secrets included."""
+
+    @property
+    def id(self) -> UUID:
+        """The command."""
+        return self.row.envelope.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +94,26 @@ class Publishing:
         # messages carry milliseconds; the record must not differ from them
         accepted_at = now.replace(microsecond=now.microsecond // 1000 * 1000)
         life = timedelta(seconds=asked.deadline_seconds) if asked.deadline_seconds else self._default_deadline
-        recorded = recorded_body(self._kind.name, body)
-        return Accepted(
+        envelope = Envelope(
+            publisher=PUBLISHER,
             id=identity(owner, asked.idempotency_key) if asked.idempotency_key else uuid4(),
-            fingerprint=fingerprint(self._kind.name, body),
-            kind=self._kind.name,
+            kind=self._kind,
             owner=owner,
-            routing_key=routing_key(self._kind, priority=asked.priority, payload=payload),
-            reply_to=self._parts.replies.address if waits else None,
-            correlation_id=correlation_id,
-            traceparent=asked.traceparent,
-            priority=asked.priority,
-            payload=recorded,
-            secret_body=body if recorded is not body else None,
-            repeatable=repeatable(payload),
             accepted_at=accepted_at,
             deadline_at=accepted_at + life,
+            correlation_id=correlation_id,
+            reply_to=self._parts.replies.address if waits else None,
+            traceparent=asked.traceparent,
+            priority=asked.priority,
         )
+        row = CommandRow(
+            envelope,
+            fingerprint=fingerprint(self._kind.name, body),
+            routing_key=routing_key(self._kind, priority=asked.priority, payload=payload),
+            payload=recorded_body(self._kind.name, body).decode(),
+            repeatable=repeatable(payload),
+        )
+        return Accepted(row, body)
 
     async def publish(self, command: Accepted, *, keyed: bool) -> Standing:
         """Publish a command and record it as queued, unless it was accepted before.
@@ -112,18 +130,16 @@ class Publishing:
             if earlier is not None:
                 return earlier
         await self._confirmed(command)
-        await self._parts.recorder.record(
-            command if command.secret_body is None else replace(command, secret_body=None)
-        )
-        return Standing(command.id, State.QUEUED, command.accepted_at, command.deadline_at)
+        await self._parts.recorder.record(command.row)
+        return _queued(command.row)
 
     async def _earlier(self, command: Accepted) -> Standing | None:
         """What was accepted under this Idempotency-Key before; None when it is to be published."""
-        pending = self._parts.recorder.find(command.owner, command.id)
+        pending = self._parts.recorder.find(command.row.envelope.owner, command.id)
         if pending is not None:
             _same_body(pending.fingerprint, command)
-            return Standing(pending.id, State.QUEUED, pending.accepted_at, pending.deadline_at)
-        earlier: Earlier | None = await self._parts.identities.reserve(command.id, command.fingerprint)
+            return _queued(pending)
+        earlier: Earlier | None = await self._parts.identities.reserve(command.row)
         if earlier is None:
             return None
         _same_body(earlier.fingerprint, command)
@@ -132,20 +148,8 @@ class Publishing:
         return Standing(command.id, earlier.state, earlier.accepted_at, earlier.deadline_at, earlier.result)
 
     async def _confirmed(self, command: Accepted) -> None:
-        envelope = Envelope(
-            publisher=PUBLISHER,
-            id=command.id,
-            kind=self._kind,
-            owner=command.owner,
-            accepted_at=command.accepted_at,
-            deadline_at=command.deadline_at,
-            correlation_id=command.correlation_id,
-            reply_to=command.reply_to,
-            traceparent=command.traceparent,
-            priority=command.priority,
-        )
-        body = command.payload if command.secret_body is None else command.secret_body
-        outgoing = Outgoing(COMMANDS, command.routing_key, write_envelope(envelope, user=self._user), body)
+        row = command.row
+        outgoing = command_message(row.envelope, command.body, user=self._user, key=row.routing_key)
         publisher = self._parts.publisher
         if publisher.is_blocked:
             raise _broker_away("blocked", "It has raised a memory or disk alarm. Nothing was sent.")
@@ -173,8 +177,12 @@ class Publishing:
             raise _broker_away(type(error).__name__.lower(), f"Nothing was queued: {error}.") from None
 
 
+def _queued(row: CommandRow) -> Standing:
+    return Standing(row.envelope.id, State.QUEUED, row.envelope.accepted_at, row.envelope.deadline_at)
+
+
 def _same_body(known: bytes, command: Accepted) -> None:
-    if known != command.fingerprint:
+    if known != command.row.fingerprint:
         raise Problem(
             ProblemType.KEY_REUSED,
             "Use a new key for a new request.",

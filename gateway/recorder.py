@@ -7,16 +7,13 @@ gateway answers for them. What does not fit is recorded by the worker that claim
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from contracts.logs import get_logger
 from contracts.metrics import UNRECORDED
-from gateway import PUBLISHER
+from contracts.tables import COMMAND, FINGERPRINT, KEY, NEW_KEYS, RENEW_KEYS, CommandRow, Parameters, insert_commands
 from gateway.database import Database, DatabaseAway, DataRefused
-from gateway.identities import RENEW
 
 _PATIENCE_SECONDS = 0.25
 _SWEEP_SECONDS = 0.05
@@ -32,60 +29,24 @@ _ROW_BYTES = 2048
 # `k` sees the keys that were there before this statement (reserved, or a worker's); `fresh` has those that it made.
 # The publisher is a column: with a constant, a plan made on an empty table reads every key of that publisher.
 # Returned are those whose key stood for a command that is not kept any more; nothing is recorded under such a key.
-RECORD = """
+RECORD = f"""
 with w as (
-  select * from unnest($1::text[], $2::uuid[], $3::bytea[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-    $9::text[], $10::text[], $11::text[], $12::bool[], $13::timestamptz[], $14::timestamptz[])
-  as t(publisher, id, fingerprint, kind, owner, routing_key, reply_to, correlation_id, traceparent, priority, payload,
-    repeatable, accepted_at, deadline_at)
-  order by 1, 2
+  select * from {Parameters().unnest(COMMAND, FINGERPRINT)} order by publisher, id
 ),
-fresh as (
-  insert into command_keys (publisher, id, fingerprint) select publisher, id, fingerprint from w
-  on conflict do nothing returning id
-),
+{NEW_KEYS},
 met as materialized (
   select w.*, k.day, k.fingerprint as known, k.id is null or is_kept(k.day) as kept
   from w left join command_keys k on k.publisher = w.publisher and k.id = w.id
 ),
 recorded as (
-  insert into commands (publisher, id, day, kind, owner, state, repeatable, routing_key, reply_to, correlation_id,
-    traceparent, priority, payload, accepted_at, deadline_at)
-  select publisher, id, coalesce(day, (now() at time zone 'utc')::date), kind, owner, 'queued', repeatable,
-    routing_key, reply_to, correlation_id, traceparent, priority, payload, accepted_at, deadline_at
+  {insert_commands({"day": "coalesce(day, (now() at time zone 'utc')::date)", "state": "'queued'"})}
   from met
   where id in (select id from fresh) or known = fingerprint and kept
   order by publisher, id
   on conflict (publisher, id, day) do nothing
 )
 select publisher, id, fingerprint from met where not kept
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A command whose publish the broker has confirmed."""
-
-    id: UUID
-    fingerprint: bytes
-    kind: str
-    owner: str
-    routing_key: str
-    reply_to: str | None
-    correlation_id: str | None
-    traceparent: str | None
-    priority: str | None
-    payload: bytes
-    repeatable: bool
-    accepted_at: datetime
-    deadline_at: datetime
-    secret_body: bytes | None = field(default=None, repr=False)
-    """What is published instead of the payload: that with its secrets, which are not recorded."""
-
-    @property
-    def size_bytes(self) -> int:
-        """Memory it takes, about."""
-        return len(self.payload) + _ROW_BYTES
+"""  # noqa: S608  # only constants
 
 
 class Recorder:
@@ -97,14 +58,14 @@ class Recorder:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._pending: dict[UUID, Accepted] = {}
+        self._pending: dict[UUID, CommandRow] = {}
         self._pending_bytes = 0
-        self._queue: deque[Accepted] = deque()
+        self._queue: deque[CommandRow] = deque()
         self._waiting: dict[UUID, tuple[float, asyncio.Future[None]]] = {}
         self._wake = asyncio.Event()
         self._away = False
 
-    def find(self, owner: str, command_id: UUID) -> Accepted | None:
+    def find(self, owner: str, command_id: UUID) -> CommandRow | None:
         """A command that PostgreSQL may not know yet.
 
         Args:
@@ -112,28 +73,28 @@ class Recorder:
             command_id: The command.
         """
         accepted = self._pending.get(command_id)
-        return accepted if accepted is not None and accepted.owner == owner else None
+        return accepted if accepted is not None and accepted.envelope.owner == owner else None
 
-    async def record(self, accepted: Accepted) -> None:
+    async def record(self, accepted: CommandRow) -> None:
         """Record a command; returns when that is done, or when it is not worth waiting for any longer.
 
         Args:
             accepted: The command.
         """
-        if accepted.id in self._pending:
+        if accepted.envelope.id in self._pending:
             return
-        if self._pending_bytes + accepted.size_bytes > _MAX_PENDING_BYTES:
+        if self._pending_bytes + _size_bytes(accepted) > _MAX_PENDING_BYTES:
             UNRECORDED.inc()
             return
-        self._pending[accepted.id] = accepted
-        self._pending_bytes += accepted.size_bytes
+        self._pending[accepted.envelope.id] = accepted
+        self._pending_bytes += _size_bytes(accepted)
         self._queue.append(accepted)
         self._wake.set()
         if self._away:
             return
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        self._waiting[accepted.id] = (loop.time(), future)
+        self._waiting[accepted.envelope.id] = (loop.time(), future)
         await future
 
     async def run(self) -> None:
@@ -180,27 +141,27 @@ class Recorder:
             raise
         self._away = False
         for accepted in batch:
-            del self._pending[accepted.id]
-            self._pending_bytes -= accepted.size_bytes
-        self._release([accepted.id for accepted in batch])
+            del self._pending[accepted.envelope.id]
+            self._pending_bytes -= _size_bytes(accepted)
+        self._release([accepted.envelope.id for accepted in batch])
         return True
 
-    def _take(self) -> list[Accepted]:
-        batch: list[Accepted] = []
+    def _take(self) -> list[CommandRow]:
+        batch: list[CommandRow] = []
         size = 0
         while self._queue and len(batch) < _BATCH_ROWS and size < _BATCH_BYTES:
             batch.append(self._queue.popleft())
-            size += batch[-1].size_bytes
+            size += _size_bytes(batch[-1])
         return batch
 
-    async def _write(self, batch: Sequence[Accepted]) -> None:
+    async def _write(self, batch: Sequence[CommandRow]) -> None:
         try:
-            await self._database.run(lambda one: _record(one, batch), timeout_seconds=_WRITE_SECONDS)
+            await self._database.run(lambda one: record(one, batch), timeout_seconds=_WRITE_SECONDS)
         except DataRefused as error:
             if len(batch) == 1:
                 # its worker meets the same refusal, and ends it with a reply
                 UNRECORDED.inc()
-                get_logger().error("recording_refused", command_id=str(batch[0].id), error=str(error))
+                get_logger().error("recording_refused", command_id=str(batch[0].envelope.id), error=str(error))
                 return
             half = len(batch) // 2
             await self._write(batch[:half])
@@ -225,30 +186,21 @@ class Recorder:
             self._release(overdue)
 
 
-async def _record(connection: Any, batch: Sequence[Accepted]) -> None:
-    forgotten = await connection.fetch(RECORD, *_columns(batch))
+async def record(connection: Any, batch: Sequence[CommandRow]) -> None:
+    """Record commands as `queued`, unless there is a row already or their id stands for another body.
+
+    Args:
+        connection: In no transaction.
+        batch: Commands with different ids.
+    """
+    forgotten = await connection.fetch(RECORD, *COMMAND.arrays(batch), *FINGERPRINT.arrays(batch))
     if forgotten:
-        await connection.execute(
-            RENEW, *([row[name] for row in forgotten] for name in ("publisher", "id", "fingerprint"))
-        )
         ids = {row["id"] for row in forgotten}
-        await connection.fetch(RECORD, *_columns([one for one in batch if one.id in ids]))
+        rows = [one for one in batch if one.envelope.id in ids]
+        await connection.execute(RENEW_KEYS, *KEY.arrays(rows))
+        await connection.fetch(RECORD, *COMMAND.arrays(rows), *FINGERPRINT.arrays(rows))
 
 
-def _columns(batch: Sequence[Accepted]) -> list[Any]:
-    return [
-        [PUBLISHER] * len(batch),
-        [one.id for one in batch],
-        [one.fingerprint for one in batch],
-        [one.kind for one in batch],
-        [one.owner for one in batch],
-        [one.routing_key for one in batch],
-        [one.reply_to for one in batch],
-        [one.correlation_id for one in batch],
-        [one.traceparent for one in batch],
-        [one.priority for one in batch],
-        [one.payload.decode() for one in batch],
-        [one.repeatable for one in batch],
-        [one.accepted_at for one in batch],
-        [one.deadline_at for one in batch],
-    ]
+def _size_bytes(row: CommandRow) -> int:
+    """Memory that it takes, about."""
+    return len(row.payload) + _ROW_BYTES

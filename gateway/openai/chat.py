@@ -24,8 +24,7 @@ from gateway.openai.answers import Chunks, completion
 from gateway.openai.failures import COMMAND_ID, Failure
 from gateway.openai.requests import ChatRequest, read_request
 from gateway.parts import Parts
-from gateway.publishing import Publishing, Standing
-from gateway.recorder import Accepted
+from gateway.publishing import Accepted, Publishing, Standing
 from gateway.sse import KEEP_ALIVE, KEEP_ALIVE_SECONDS, EventStream, departure, woken
 from gateway.transcript import Entry, Transcript
 

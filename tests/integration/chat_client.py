@@ -9,8 +9,8 @@ from uuid import UUID
 import httpx
 
 from contracts.errors import CommandError
-from contracts.ledger import ENVELOPE_COLUMNS, envelope_of
 from contracts.results import State, encode_result
+from contracts.tables import ENVELOPE_COLUMNS, envelope_of
 from ops.stack.session import Session
 from tests.integration.gateway_process import DEADLINE_SECONDS, database, eventually, recorded
 

@@ -18,9 +18,10 @@ import asyncpg
 import httpx
 import psutil  # type: ignore[import-untyped]  # it has no stubs
 
-from contracts.ledger import ENVELOPE_COLUMNS, envelope_of
+from contracts.amqp.messages import result_messages
 from contracts.publisher import Publisher
-from contracts.results import State, encode_result, result_messages
+from contracts.results import State, encode_result
+from contracts.tables import ENVELOPE_COLUMNS, envelope_of
 from contracts.topology import WORK_QUEUES
 from ops.stack.child import Child, Spec, environment
 from ops.stack.session import Fault, Session
@@ -164,15 +165,7 @@ async def finish(services: Session, command_id: str, *, reply: bool, output: dic
 
 async def _send_reply(services: Session, row: Any, body: bytes) -> None:
     envelope = envelope_of(row)
-    messages = result_messages(
-        command_id=envelope.id,
-        kind=envelope.kind,
-        status=State.SUCCEEDED,
-        body=body,
-        reply_to=envelope.reply_to,
-        correlation_id=envelope.correlation_id,
-        user="worker",
-    )
+    messages = result_messages(envelope, status=State.SUCCEEDED, body=body, user="worker")
     publisher = Publisher(services.amqp_url("worker"), name="test worker", timeout_seconds=DEADLINE_SECONDS)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(publisher.run())

@@ -8,7 +8,10 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from contracts.commands import KINDS
 from contracts.database import SERVER_SETTINGS
+from contracts.envelope import Envelope
+from contracts.tables import COMMAND, FINGERPRINT, CommandRow
 from gateway import artifacts, command_rows, identities, recorder, records, waiting
 from ops import keys
 from ops.stack.session import Session
@@ -113,6 +116,9 @@ async def test_device_counts_as_connected_only_while_a_worker_says_so(
     assert shown["B-LOCKED"]["hint"] == "accept the prompt"
 
 
+_MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+_ENVELOPES = [Envelope("gateway", UUID(int=one), KINDS["relay"], "o", _MOMENT, _MOMENT) for one in range(50)]
+_ACCEPTED = [CommandRow(envelope, b"", "relay", "{}", repeatable=True) for envelope in _ENVELOPES]
 _PARAMETERS: dict[str, tuple[str, tuple[Any, ...], str]] = {
     "one command": (command_rows.ONE, ("gateway", UUID(int=1), "o"), "commands_"),
     "a page of commands": (
@@ -128,11 +134,7 @@ _PARAMETERS: dict[str, tuple[str, tuple[Any, ...], str]] = {
     ),
     "recording": (
         recorder.RECORD,
-        (
-            ["gateway"] * 50,
-            [UUID(int=one) for one in range(50)],
-            *([[b""] * 50, *[["x"] * 50] * 8, [True] * 50, *[[datetime(2026, 1, 1, tzinfo=UTC)] * 50] * 2]),
-        ),
+        (*COMMAND.arrays(_ACCEPTED), *FINGERPRINT.arrays(_ACCEPTED)),
         "command_keys_pkey",
     ),
     "idempotency keys": (identities.READ, (["gateway"] * 50, [UUID(int=1)] * 50), "_pkey"),
