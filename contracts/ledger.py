@@ -9,14 +9,10 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from contracts.commands import KINDS
 from contracts.envelope import Envelope
 from contracts.errors import CommandError
 from contracts.results import State, encode_result
-
-ENVELOPE_COLUMNS = """publisher, id, kind, owner, accepted_at, deadline_at, correlation_id, reply_to, traceparent,
- priority, attempt, replay_of"""
-"""What `envelope_of` needs of a row of `commands`."""
+from contracts.tables import ENVELOPE_COLUMNS, OutboxRow, envelope_of, write_outbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,28 +24,6 @@ class Ended:
     envelope: Envelope
     status: State
     body: bytes
-
-
-def envelope_of(row: Any) -> Envelope:
-    """The envelope of a stored command.
-
-    Args:
-        row: A record with `ENVELOPE_COLUMNS`.
-    """
-    return Envelope(
-        publisher=row["publisher"],
-        id=row["id"],
-        kind=KINDS[row["kind"]],
-        owner=row["owner"],
-        accepted_at=row["accepted_at"],
-        deadline_at=row["deadline_at"],
-        correlation_id=row["correlation_id"],
-        reply_to=row["reply_to"],
-        traceparent=row["traceparent"],
-        priority=row["priority"],
-        attempt=max(row["attempt"], 1),
-        replay_of=row["replay_of"],
-    )
 
 
 _LOCK = f"""
@@ -66,12 +40,6 @@ update commands set state = $4, result = $5, error_code = $6, finished_at = $7, 
   token = nextval('token_seq'), holder = null
 where publisher = $1 and id = $2 and day = $3
 returning token
-"""
-
-_OUTBOX = """
-insert into outbox (token, part, publisher, id, kind, status, owner, reply_to, correlation_id, traceparent, body,
-  accepted_at, deadline_at)
-values ($1, 0, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 """
 
 WAITING = (State.QUEUED, State.RETRYING)
@@ -113,23 +81,8 @@ async def end_command(
             finished_at=finished_at,
             worker=None,
         )
-        text = body.decode()
         token = await connection.fetchval(
-            _END, publisher, command_id, row["day"], status.value, text, error.code.value, finished_at
+            _END, publisher, command_id, row["day"], status.value, body.decode(), error.code.value, finished_at
         )
-        await connection.execute(
-            _OUTBOX,
-            token,
-            publisher,
-            command_id,
-            envelope.kind.name,
-            status.value,
-            envelope.owner,
-            envelope.reply_to,
-            envelope.correlation_id,
-            envelope.traceparent,
-            text,
-            envelope.accepted_at,
-            envelope.deadline_at,
-        )
+        await write_outbox(connection, [OutboxRow(token, 0, envelope, status.value, body)])
     return Ended(token, envelope, status, body)

@@ -8,12 +8,8 @@ from uuid import UUID
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.commands import Kind
 from contracts.envelope import Envelope
 from contracts.errors import Cancelled, CommandError, Expired, Indeterminate
-from contracts.frames import Properties
-from contracts.publisher import Outgoing
-from contracts.topology import REPLIES, RESULTS
 
 
 @unique
@@ -118,37 +114,3 @@ def state_of(error: CommandError) -> State:
     if isinstance(error, Indeterminate):
         return State.INDETERMINATE
     return State.FAILED
-
-
-def result_messages(
-    *,
-    command_id: UUID,
-    kind: Kind,
-    status: str,
-    body: bytes,
-    reply_to: str | None,
-    correlation_id: str | None,
-    user: str,
-) -> list[Outgoing]:
-    """The messages that tell of a result: the reply to whoever asked, and the event for anyone who listens.
-
-    Args:
-        command_id: The command.
-        kind: Its kind.
-        status: Its terminal state.
-        body: The stored result.
-        reply_to: The publisher's reply queue, checked when the command came in; None asks for no reply.
-        correlation_id: Echoed.
-        user: This process's own RabbitMQ user.
-    """
-    properties = Properties(
-        message_id=str(command_id),
-        type=kind.result_type,
-        user_id=user,
-        app_id="ish-chat",
-        correlation_id=correlation_id,
-    )
-    event = Outgoing(RESULTS, f"{kind.name}.{status}", properties, body, mandatory=False)
-    if reply_to is None:
-        return [event]
-    return [Outgoing(REPLIES, reply_to, properties, body), event]

@@ -12,7 +12,7 @@ from enum import Enum, auto
 from typing import Any
 from uuid import UUID
 
-from contracts.topology import ROUTING_KEYS
+from contracts.tables import COMMAND, FINGERPRINT, KEY, NEW_KEYS, RENEW_KEYS, Parameters, insert_commands
 from workers.deliveries import Admitted, Claimed, Key
 
 
@@ -44,28 +44,25 @@ class NotClaimed:
     retry_at: datetime | None = None
 
 
-ROWS = """
-w as (
-  select * from unnest($1::text[], $2::uuid[], $3::bytea[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-    $9::text[], $10::text[], $11::text[], $12::bool[], $13::timestamptz[], $14::timestamptz[], $15::uuid[])
-  as t(publisher, id, fingerprint, kind, owner, routing_key, reply_to, correlation_id, traceparent, priority, payload,
-    repeatable, accepted_at, deadline_at, replay_of)
-  order by 1, 2
-)"""
-"""The rows to insert, as `columns` gives them."""
-
+_NEW = Parameters()
 # Keys that the gateway reserved and has no row for yet are claimed here too: their day is read, a new one's is today.
 _CLAIM_NEW = f"""
-with {ROWS},
-fresh as (
-  insert into command_keys (publisher, id, fingerprint) select publisher, id, fingerprint from w
-  on conflict do nothing returning publisher, id
-)
-insert into commands (publisher, id, day, kind, owner, state, attempt, token, holder, repeatable, routing_key, reply_to,
-  correlation_id, traceparent, priority, payload, accepted_at, deadline_at, started_at, replay_of)
-select publisher, id, coalesce(k.day, (now() at time zone 'utc')::date), kind, owner, 'running', 1,
-  nextval('token_seq'), $16, repeatable, routing_key, reply_to, correlation_id, traceparent, priority, payload,
-  accepted_at, deadline_at, clock_timestamp(), replay_of
+with w as (
+  select * from {_NEW.unnest(COMMAND, FINGERPRINT)} order by publisher, id
+),
+{NEW_KEYS}
+{
+    insert_commands(
+        {
+            "day": "coalesce(k.day, (now() at time zone 'utc')::date)",
+            "state": "'running'",
+            "attempt": "1",
+            "token": "nextval('token_seq')",
+            "holder": _NEW.one("uuid"),
+            "started_at": "clock_timestamp()",
+        }
+    )
+}
 from w left join lateral (
   select k.day from command_keys k
   where k.publisher = w.publisher and k.id = w.id and k.fingerprint = w.fingerprint and is_kept(k.day) offset 0
@@ -74,7 +71,7 @@ where k.day is not null or (publisher, id) in (select publisher, id from fresh)
 order by publisher, id
 on conflict (publisher, id, day) do nothing
 returning publisher, id, day, attempt, crashes, token, calls, started_at, accepted_at, deadline_at
-"""  # noqa: S608  # only constants of this module
+"""  # noqa: S608  # only constants
 
 # Plain read first; only rows that look claimable are locked, and `skip locked` leaves those that another batch has.
 _CLAIM_KNOWN = """
@@ -132,41 +129,6 @@ from seen s left join free using (publisher, id) left join claimed c using (publ
 """
 
 
-RENEW_KEYS = "select renew_keys($1::text[], $2::uuid[], $3::bytea[])"
-"""Keys whose command is not kept any more stand for the commands that came under their ids now."""
-
-
-def columns(batch: Sequence[Admitted]) -> list[list[Any]]:
-    """The parameters $1 to $15 of statements that insert commands, a column each.
-
-    Args:
-        batch: Admitted commands with different keys.
-    """
-    envelopes = [one.envelope for one in batch]
-    return [
-        [one.publisher for one in envelopes],
-        [one.id for one in envelopes],
-        [one.fingerprint for one in batch],
-        [one.kind.name for one in envelopes],
-        [one.owner for one in envelopes],
-        [_command_key(one) for one in batch],
-        [one.reply_to for one in envelopes],
-        [one.correlation_id for one in envelopes],
-        [one.traceparent for one in envelopes],
-        [one.priority for one in envelopes],
-        [one.text for one in batch],
-        [one.repeatable for one in batch],
-        [one.accepted_at for one in envelopes],
-        [one.deadline_at for one in envelopes],
-        [one.replay_of for one in envelopes],
-    ]
-
-
-def _command_key(one: Admitted) -> str:
-    """Its key on `ish.commands`; a command that comes from a wait queue carries that queue's key."""
-    return ROUTING_KEYS.get(one.delivery.routing_key, one.delivery.routing_key)
-
-
 async def claim(
     connection: Any,
     batch: Sequence[Admitted],
@@ -192,7 +154,7 @@ async def claim(
         What this worker now runs, and what it does not, with the reason.
     """
     by_key = {one.key: one for one in batch}
-    rows = await connection.fetch(_CLAIM_NEW, *columns(batch), holder)
+    rows = await _claim_new(connection, batch, holder)
     claimed = [_claimed(by_key.pop((row["publisher"], row["id"])), row) for row in rows]
     if not by_key:
         return claimed, []
@@ -208,13 +170,19 @@ async def claim(
     new = [other.admitted for other in left if other.verdict is Verdict.FORGOTTEN]
     if new:
         # renewed, they have a key of today and no row: claimed as what the gateway has reserved is
-        await connection.execute(RENEW_KEYS, *columns(new)[:3])
-        rows = await connection.fetch(_CLAIM_NEW, *columns(new), holder)
+        await connection.execute(RENEW_KEYS, *KEY.arrays(one.row for one in new))
+        rows = await _claim_new(connection, new, holder)
         by_key = {one.key: one for one in new}
         known += [_claimed(by_key.pop((row["publisher"], row["id"])), row) for row in rows]
         left = [other for other in left if other.verdict is not Verdict.FORGOTTEN]
         left += [NotClaimed(admitted, Verdict.HELD) for admitted in by_key.values()]  # another worker was quicker
     return claimed + known, left
+
+
+async def _claim_new(connection: Any, batch: Sequence[Admitted], holder: UUID) -> list[Any]:
+    rows = [one.row for one in batch]
+    claimed: list[Any] = await connection.fetch(_CLAIM_NEW, *COMMAND.arrays(rows), *FINGERPRINT.arrays(rows), holder)
+    return claimed
 
 
 async def claim_known(

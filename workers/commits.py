@@ -14,9 +14,17 @@ import orjson
 from contracts.database import is_passing
 from contracts.restarting import tell_fault
 from contracts.results import TERMINAL
+from contracts.tables import (
+    DELIVER_TO,
+    MESSAGE,
+    MessageRow,
+    OutboxRow,
+    Parameters,
+    insert_messages,
+    write_outbox,
+)
 from workers.dead_letters import dead_letter_of, insert_dead_letters, storable
-from workers.deliveries import Admitted, Finished
-from workers.handler import Message
+from workers.deliveries import Finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,39 +69,13 @@ select * from unnest($1::text[], $2::uuid[], $3::date[], $4::int[], $5::bigint[]
   $16::jsonb[])
 """
 
-_OUTBOX = """
-insert into outbox (token, part, publisher, id, kind, status, owner, reply_to, correlation_id, traceparent, body,
-  accepted_at, deadline_at)
-select * from unnest($1::bigint[], $2::smallint[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::text[],
-  $8::text[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[])
-"""
-
-_OUTBOX_COLUMNS = 13
-
-_CONVERSATIONS = """
-insert into conversations (owner, id) select distinct * from unnest($1::text[], $2::text[]) order by 1, 2
-on conflict do nothing
-"""
-
-_MESSAGES = """
-insert into messages (publisher, command_id, position, owner, conversation_id, sender, text, metadata, sent_at,
-  accepted_at)
-select * from unnest($1::text[], $2::uuid[], $3::smallint[], $4::text[], $5::text[], $6::text[], $7::text[],
-  $8::jsonb[], $9::timestamptz[], $10::timestamptz[])
-"""
-
-# `deliver_to` is null for every matching target, else a comma-separated list of names
-_DELIVERIES = """
-insert into deliveries (target_id, owner, conversation_id, publisher, command_id, position, accepted_at)
-select t.id, m.owner, m.conversation_id, m.publisher, m.command_id, m.position, m.accepted_at
-from unnest($1::text[], $2::uuid[], $3::smallint[], $4::text[], $5::text[], $6::timestamptz[], $7::text[])
-  with ordinality as m(publisher, command_id, position, owner, conversation_id, accepted_at, deliver_to, place)
-join targets t on t.owner = m.owner and t.disabled_at is null
-  and (t.conversation_id is null or t.conversation_id = m.conversation_id)
-  and (m.deliver_to is null or t.name = any (string_to_array(m.deliver_to, ',')))
-order by m.accepted_at, m.place, t.id
-on conflict do nothing
-"""
+_MESSAGES = f"""
+with line as materialized (
+  select * from {Parameters().unnest(MESSAGE, DELIVER_TO, place="place")}
+),
+{insert_messages("line")}
+select
+"""  # noqa: S608  # only constants
 
 _ARTIFACTS = """
 insert into artifacts (sha256, content_type, size_bytes, content)
@@ -237,44 +219,35 @@ def _target(one: Finished) -> str | None:
 
 
 async def _insert_messages(connection: Any, finished: Sequence[Finished]) -> None:
-    lines: list[tuple[Admitted, int, Message]] = [
-        (one.claimed.admitted, position, message)
+    rows = message_rows(finished)
+    if rows:
+        await connection.execute(_MESSAGES, *MESSAGE.arrays(rows), *DELIVER_TO.arrays(rows))
+
+
+def message_rows(finished: Sequence[Finished]) -> list[MessageRow]:
+    """The messages that runs led to.
+
+    Args:
+        finished: Runs, in the order in which their messages are delivered.
+    """
+    return [
+        MessageRow(
+            publisher=one.claimed.admitted.envelope.publisher,
+            command_id=one.claimed.admitted.envelope.id,
+            position=position,
+            owner=one.claimed.admitted.envelope.owner,
+            conversation_id=message.conversation_id,
+            sender=message.sender,
+            text=message.text,
+            metadata=orjson.dumps(message.metadata).decode(),
+            sent_at=message.sent_at,
+            accepted_at=one.claimed.admitted.envelope.accepted_at,
+            deliver_to=message.deliver_to,
+        )
         for one in finished
         if one.outcome
         for position, message in enumerate(one.outcome.messages, start=one.first_position)
     ]
-    if not lines:
-        return
-    publishers = [admitted.envelope.publisher for admitted, _, _ in lines]
-    ids = [admitted.envelope.id for admitted, _, _ in lines]
-    positions = [position for _, position, _ in lines]
-    owners = [admitted.envelope.owner for admitted, _, _ in lines]
-    conversations = [message.conversation_id for _, _, message in lines]
-    accepted = [admitted.envelope.accepted_at for admitted, _, _ in lines]
-    await connection.execute(_CONVERSATIONS, owners, conversations)
-    await connection.execute(
-        _MESSAGES,
-        publishers,
-        ids,
-        positions,
-        owners,
-        conversations,
-        [message.sender for _, _, message in lines],
-        [message.text for _, _, message in lines],
-        [orjson.dumps(message.metadata).decode() for _, _, message in lines],
-        [message.sent_at for _, _, message in lines],
-        accepted,
-    )
-    await connection.execute(
-        _DELIVERIES,
-        publishers,
-        ids,
-        positions,
-        owners,
-        conversations,
-        accepted,
-        [",".join(message.deliver_to) if message.deliver_to is not None else None for _, _, message in lines],
-    )
 
 
 async def _insert_artifacts(connection: Any, finished: Sequence[Finished]) -> None:
@@ -305,36 +278,24 @@ async def _insert_artifacts(connection: Any, finished: Sequence[Finished]) -> No
 
 
 async def _insert_outbox(connection: Any, finished: Sequence[Finished]) -> None:
-    if finished:
-        await connection.execute(_OUTBOX, *outbox_columns([(one, one.claimed.token) for one in finished]))
+    await write_outbox(connection, [row for one in finished for row in outbox_rows(one, one.claimed.token)])
 
 
-def outbox_columns(finished: Sequence[tuple[Finished, int]]) -> list[list[Any]]:
-    """The outbox rows of runs that ended, each the result and its follow-ups, a column each.
+def outbox_rows(finished: Finished, token: int) -> list[OutboxRow]:
+    """What is to be published of a run that ended: its result, then its follow-ups.
 
     Args:
-        finished: Runs with the token of each.
+        finished: The run.
+        token: Under which it was written.
     """
-    rows: list[tuple[Any, ...]] = []
-    for one, token in finished:
-        envelope = one.claimed.admitted.envelope
-        if one.result is None:
-            raise TypeError("a terminal run has a result")
-        rows.append(
-            (
-                token, 0, envelope.publisher, envelope.id, envelope.kind.name, one.state.value, envelope.owner,
-                envelope.reply_to, envelope.correlation_id, envelope.traceparent, one.result.decode(),
-                envelope.accepted_at, envelope.deadline_at,
-            )
-        )  # fmt: skip
-        for part, (child, body) in enumerate(one.follow_ups, start=1):
-            rows.append(
-                (
-                    token, part, child.publisher, child.id, child.kind.name, None, child.owner, None,
-                    child.correlation_id, child.traceparent, body.decode(), child.accepted_at, child.deadline_at,
-                )
-            )  # fmt: skip
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(_OUTBOX_COLUMNS)]
+    if finished.result is None:
+        raise TypeError("a terminal run has a result")
+    result = OutboxRow(token, 0, finished.claimed.admitted.envelope, finished.state.value, finished.result)
+    follow_ups = [
+        OutboxRow(token, part, envelope, None, body)
+        for part, (envelope, body) in enumerate(finished.follow_ups, start=1)
+    ]
+    return [result, *follow_ups]
 
 
 async def forget_sent(connection: Any, sent: Sequence[OutboxKey]) -> None:

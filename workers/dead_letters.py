@@ -7,10 +7,10 @@ from typing import Any
 
 import orjson
 
+from contracts.amqp.messages import Refusal
 from contracts.commands import KIND_ANDROID, KINDS
 from contracts.redaction import redacted
 from workers.deliveries import Admitted
-from workers.refusals import Refusal
 
 _UNREADABLE_CHARACTERS = 2000
 _ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")

@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from contracts.envelope import Envelope
 from contracts.errors import CommandError
 from contracts.results import State
+from contracts.tables import CommandRow
+from contracts.topology import ROUTING_KEYS
 from workers.cancellation import Cancellation
 from workers.handler import Command, Outcome, Usage
 
@@ -58,6 +60,13 @@ class Admitted:
     def key(self) -> Key:
         """The command's identity."""
         return self.envelope.publisher, self.envelope.id
+
+    @property
+    def row(self) -> CommandRow:
+        """What is recorded of it when it is new."""
+        # one that comes from a wait queue carries that queue's name, which its record must not have
+        key = ROUTING_KEYS.get(self.delivery.routing_key, self.delivery.routing_key)
+        return CommandRow(self.envelope, self.fingerprint, key, self.text, self.repeatable)
 
 
 @dataclass(slots=True)

@@ -10,21 +10,24 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from contracts import metrics
-from contracts.commands import routing_key
-from contracts.envelope import waiting, write_envelope
+from contracts.amqp.messages import (
+    Refusal,
+    outbox_messages,
+    refusal_message,
+    result_messages,
+    waiting_message,
+)
 from contracts.errors import ErrorCode
 from contracts.logs import get_logger
-from contracts.publisher import Outgoing, Publisher, PublishFailed, Refused, Unroutable
+from contracts.publisher import Publisher, PublishFailed, Refused, Unroutable
 from contracts.restarting import tell_fault, was_cancelled
-from contracts.results import State, result_messages
-from contracts.topology import COMMANDS, RETRY, retry_level, retry_queue
+from contracts.results import State
 from workers.claims import NotClaimed, Verdict
-from workers.commits import OutboxKey
+from workers.commits import OutboxKey, outbox_rows
 from workers.dead_letters import DeadLetter, dead_letter_of
 from workers.deliveries import Admitted, Delivery, Finished
 from workers.intake import Intake
 from workers.killpoints import KillPoints
-from workers.refusals import Refusal, refusal_message
 from workers.retries import LOCAL_WAIT_SECONDS
 
 _HELD_POLL_SECONDS = 0.3
@@ -100,27 +103,12 @@ class Settling:
         self._spawn(self._answer(ended))
 
     async def _answer(self, ended: Sequence[Finished]) -> None:
-        outgoing: list[tuple[OutboxKey, Outgoing]] = []
-        for one in ended:
-            envelope = one.claimed.admitted.envelope
-            messages = result_messages(
-                command_id=envelope.id,
-                kind=envelope.kind,
-                status=one.state.value,
-                body=one.result or b"",
-                reply_to=envelope.reply_to,
-                correlation_id=envelope.correlation_id,
-                user=self._user,
-            )
-            outgoing += [(OutboxKey(one.claimed.token, 0), message) for message in messages]
-            for part, (child, body) in enumerate(one.follow_ups, start=1):
-                command = Outgoing(
-                    COMMANDS,
-                    routing_key(child.kind, priority=child.priority),
-                    write_envelope(child, user=self._user),
-                    body,
-                )
-                outgoing.append((OutboxKey(one.claimed.token, part), command))
+        outgoing = [
+            (OutboxKey(row.token, row.part), message)
+            for one in ended
+            for row in outbox_rows(one, one.claimed.token)
+            for message in outbox_messages(row, user=self._user)
+        ]
         failures = await self._publisher.publish_all([message for _, message in outgoing])
         failed = {key for (key, _), failure in zip(outgoing, failures, strict=True) if failure is not None}
         confirmed = dict.fromkeys(key for key, _ in outgoing if key not in failed)
@@ -157,12 +145,13 @@ class Settling:
             self._spawn(self._wait_in_broker(admitted, until, attempt=attempt), delivery=admitted.delivery)
 
     async def _wait_in_broker(self, admitted: Admitted, until: datetime, *, attempt: int) -> None:
-        seconds = (until - datetime.now(UTC)).total_seconds()
-        message = Outgoing(
-            RETRY,
-            retry_queue(self._queue, retry_level(seconds)),
-            write_envelope(waiting(admitted.envelope, not_before=until, attempt=attempt), user=self._user),
+        message = waiting_message(
+            admitted.envelope,
             admitted.delivery.body,
+            user=self._user,
+            work_queue=self._queue,
+            until=until,
+            attempt=attempt,
         )
         for left in reversed(range(_WAIT_TRIES)):
             try:
@@ -206,15 +195,8 @@ class Settling:
         """Send the stored reply to a duplicate, byte for byte the same; its event went out once and is not repeated."""
         envelope = other.admitted.envelope
         if envelope.reply_to is not None:
-            reply, _ = result_messages(
-                command_id=envelope.id,
-                kind=envelope.kind,
-                status=other.state or "",
-                body=(other.result or "").encode(),
-                reply_to=envelope.reply_to,
-                correlation_id=envelope.correlation_id,
-                user=self._user,
-            )
+            body = (other.result or "").encode()
+            reply, _ = result_messages(envelope, status=other.state or "", body=body, user=self._user)
             try:
                 await self._publisher.publish(reply)
             except (Unroutable, Refused) as error:

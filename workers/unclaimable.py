@@ -12,6 +12,7 @@ from contracts.errors import CommandError, ErrorCode, Permanent
 from contracts.ledger import end_command
 from contracts.restarting import tell_fault
 from contracts.results import State, encode_result
+from contracts.tables import OutboxRow, write_outbox
 from workers.dead_letters import DeadLetter, dead_letter_of, insert_dead_letters
 from workers.deliveries import Admitted
 
@@ -21,11 +22,7 @@ select exists (
   where k.publisher = $1 and k.id = $2
 )
 """
-_OUTBOX = """
-insert into outbox (token, part, publisher, id, kind, status, owner, reply_to, correlation_id, traceparent, body,
-  accepted_at, deadline_at)
-values (nextval('token_seq'), 0, $1, $2, $3, 'failed', $4, $5, $6, null, $7, $8, $9)
-"""
+_NEXT = "select nextval('token_seq')"
 
 
 def bare(one: Admitted) -> Admitted:
@@ -60,18 +57,9 @@ async def record(connection: Any, one: Admitted, *, queue: str, worker: str) -> 
             finished_at=datetime.now(UTC),
             worker=worker,
         )
-        await connection.execute(
-            _OUTBOX,
-            envelope.publisher,
-            envelope.id,
-            envelope.kind.name,
-            envelope.owner,
-            envelope.reply_to,
-            envelope.correlation_id,
-            result.decode(),
-            envelope.accepted_at,
-            envelope.deadline_at,
-        )
+        unseen = replace(envelope, traceparent=None)
+        token = await connection.fetchval(_NEXT)
+        await write_outbox(connection, [OutboxRow(token, 0, unseen, State.FAILED.value, result)])
     return letter
 
 

@@ -52,6 +52,24 @@ async def test_nine_more_rounds(stage: Stage, demo: Outsider, kind: str, point: 
     await {"relay": relay_round, "question": question_round, "phone": phone_round}[kind](stage, demo, point)
 
 
+async def test_a_question_that_was_never_sent_keeps_its_priority(stage: Stage, demo: Outsider) -> None:
+    """A relay with a question dies between its commit and its publishes: the outbox worker sends the same message."""
+    provider = await stage.provider()
+    body = {"sender": "user", "message": "one", "timestamp": "2025-01-01T00:00:00Z", "ask": {"model": "steady"}}
+    id_ = await demo.publish(demo.command("relay.v1", body, headers={"x-priority": "batch"}))
+
+    doomed = stage.worker("relay", ISH_KILL_POINT="after_ack@1")
+    assert await stage.ended(doomed) == -signal.SIGKILL
+    stage.worker("outbox")
+    stage.worker("ai", ISH_PROVIDERS_FILE=str(provider.providers_file))
+
+    await until("the relay is answered", lambda: demo.answered([id_]))
+    (question,) = demo.reply(id_)["output"]["follow_ups"]
+    await until("the question is finished", lambda: stage.records.finished(demo.name, [question]))
+    [row] = await stage.records.rows("select state, priority, routing_key from commands where id = $1::uuid", question)
+    assert row == {"state": "succeeded", "priority": "batch", "routing_key": "ai.send.batch"}
+
+
 async def relay_round(stage: Stage, demo: Outsider, point: str) -> None:
     bodies = [
         {"sender": "user", "message": f"line {number}", "timestamp": "2025-01-01T00:00:00Z"}

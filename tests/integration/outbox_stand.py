@@ -33,8 +33,8 @@ values ($1, $2, (now() at time zone 'utc')::date, $3, $1, $4, $5, nextval('token
 """
 _OUTBOX = """
 insert into outbox (token, part, publisher, id, kind, status, owner, reply_to, correlation_id, body, accepted_at,
-  deadline_at, created_at, not_before)
-values (nextval('token_seq'), $1, $2, $3, $4, $5, $2, $6, 'c-1', $7, now(), now() + interval '1 hour', $8, $8)
+  deadline_at, created_at, not_before, priority)
+values (nextval('token_seq'), $1, $2, $3, $4, $5, $2, $6, 'c-1', $7, now(), now() + interval '1 hour', $8, $8, $9)
 """
 
 
@@ -142,6 +142,7 @@ class Stand:
         kind: str = "relay",
         body: bytes = b'{"status":"succeeded"}',
         reply: bool = True,
+        priority: str | None = None,
         age: timedelta = timedelta(minutes=1),
     ) -> UUID:
         """A row of the outbox so old."""
@@ -156,6 +157,7 @@ class Stand:
             self.reply_to if reply else None,
             body.decode(),
             datetime.now(UTC) - age,
+            priority,
         )
         return id_
 

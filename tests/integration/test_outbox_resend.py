@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from contracts.broker import connect
-from contracts.topology import RELAY, RESULTS
+from contracts.topology import AI, AI_BATCH, RELAY, RESULTS
 from ops.stack.session import Session
 from tests.integration.outbox_stand import RELAY_BODY, Stand, stand, until
 from workers.outbox.resend import Resend
+
+ASK_BODY = b'{"prompt":"and then?"}'
 
 
 @pytest.fixture
@@ -62,6 +64,18 @@ async def test_a_follow_up_is_published_as_a_command_of_its_publisher(bench: Sta
     assert (message.message_id, message.type, message.user_id) == (str(id_), "relay.v1", "outbox")
     assert message.headers["x-publisher"] == message.headers["x-owner"] == bench.name
     assert await bench.outbox_rows() == []
+
+
+async def test_a_follow_up_that_is_sent_again_keeps_its_priority(bench: Stand) -> None:
+    await bench.purge(AI, AI_BATCH)
+    id_ = await bench.unsent(status=None, part=1, kind="ai.send", body=ASK_BODY, reply=False, priority="batch")
+
+    await job(bench).round()
+
+    message = await bench.take(AI_BATCH)
+    assert message is not None
+    assert (message.message_id, message.headers["x-priority"]) == (str(id_), "batch")
+    assert await bench.depth(AI) == 0
 
 
 async def test_a_missing_reply_queue_postpones_and_a_new_one_gets_the_reply(bench: Stand) -> None:

@@ -141,7 +141,7 @@ async def test_committing_reads_by_key(explaining: Explaining, make_admitted: An
         await finish_at_once(explaining, ready, sent=[OutboxKey(1, 0)], holder=holder, started_at=now, finished_at=now)
         await commits.forget_sent(explaining, [OutboxKey(1, 0)])
 
-    assert len(explaining.plans) == 10
+    assert len(explaining.plans) == 8
     assert explaining.read_whole() == []
 
 

@@ -9,10 +9,11 @@ import pytest
 from pamqp import commands as spec
 from pamqp.header import ContentHeader
 
+from contracts.amqp.messages import Refusal, refusal_message
 from contracts.envelope import Refused, read_envelope
 from contracts.results import Result
 from contracts.undecodable import readable
-from workers.refusals import Refusal, refusal_message, refusal_of
+from workers.refusals import refusal_of
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 ID = str(uuid4())

@@ -11,6 +11,7 @@ from typing import Any
 
 from aio_pika.abc import AbstractIncomingMessage
 
+from contracts.amqp.messages import Refusal
 from contracts.commands import KINDS
 from contracts.database import acquired, is_data_error, is_of_schema, is_passing
 from contracts.errors import CommandError, ErrorCode, Indeterminate, Permanent
@@ -19,31 +20,26 @@ from contracts.logs import get_logger
 from contracts.metrics import COMMANDS, DEAD_LETTERS
 from contracts.restarting import tell_fault
 from contracts.results import State
+from contracts.tables import COMMAND, FINGERPRINT, KEY, NEW_KEYS, RENEW_KEYS, CommandRow, Parameters, insert_commands
 from workers.admission import admit
-from workers.claims import RENEW_KEYS, ROWS, columns
 from workers.dead_letters import DeadLetter, insert_dead_letters, stored_body
 from workers.deliveries import Admitted
 from workers.outbox.letters import delivery_of, letter_of
 from workers.publishers import Kinds
-from workers.refusals import Refusal
 
 # A key that the gateway reserved and has no row for is recorded too; another body under a used id is not.
 _RECORD = f"""
-with {ROWS},
-fresh as (
-  insert into command_keys (publisher, id, fingerprint) select publisher, id, fingerprint from w
-  on conflict do nothing returning publisher, id, day
+with w as (
+  select * from {Parameters().unnest(COMMAND, FINGERPRINT)} order by publisher, id
 ),
+{NEW_KEYS},
 known as (
   select publisher, id, day from fresh
   union all
   select k.publisher, k.id, k.day from w join command_keys k using (publisher, id)
   where k.fingerprint = w.fingerprint and is_kept(k.day)
 )
-insert into commands (publisher, id, day, kind, owner, state, repeatable, routing_key, reply_to, correlation_id,
-  traceparent, priority, payload, accepted_at, deadline_at, replay_of)
-select publisher, id, day, kind, owner, 'queued', repeatable, routing_key, reply_to, correlation_id, traceparent, priority,
-  payload, accepted_at, deadline_at, replay_of
+{insert_commands({"day": "day", "state": "'queued'"})}
 from w join known using (publisher, id)
 on conflict (publisher, id, day) do nothing
 """  # noqa: S608  # only constants
@@ -78,6 +74,17 @@ class Verdict:
     """Where it could not go or stay."""
     routing_key: str
     """Its key on `ish.commands`."""
+
+
+async def record(connection: Any, row: CommandRow) -> None:
+    """Record a command as `queued`, unless there is a row already or its id stands for another body.
+
+    Args:
+        connection: In the transaction that ends it.
+        row: The command.
+    """
+    await connection.execute(RENEW_KEYS, *KEY.arrays([row]))
+    await connection.execute(_RECORD, *COMMAND.arrays([row]), *FINGERPRINT.arrays([row]))
 
 
 class Burial:
@@ -177,8 +184,7 @@ class Burial:
             if not (message.redelivered and await self._is_known(connection, letter)):
                 await insert_dead_letters(connection, [letter])
             if admitted is not None and error is not None:
-                await connection.execute(RENEW_KEYS, *columns([admitted])[:3])
-                await connection.execute(_RECORD, *columns([admitted]))
+                await record(connection, admitted.row)
                 ended = await self._end(connection, admitted, error)
         DEAD_LETTERS.labels(letter.reason).inc()
         self._log.warning(

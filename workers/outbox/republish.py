@@ -15,14 +15,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from contracts.envelope import waiting, write_envelope
-from contracts.ledger import ENVELOPE_COLUMNS, envelope_of
+from contracts.amqp.messages import command_message
+from contracts.envelope import waiting
 from contracts.logs import get_logger
 from contracts.metrics import REPUBLISHED
 from contracts.publisher import Outgoing, Publisher, Unconfirmed
 from contracts.restarting import tell_fault
+from contracts.tables import ENVELOPE_COLUMNS, envelope_of
 from contracts.topology import (
-    COMMANDS,
     DEVICE_QUEUE_PREFIX,
     RETRY_LEVELS,
     ROUTING_KEYS,
@@ -197,9 +197,7 @@ class Republish:
         envelope = envelope_of(row)
         if row["retry_at"] is not None:
             envelope = waiting(envelope, not_before=row["retry_at"], attempt=row["attempt"] + 1)
-        return Outgoing(
-            COMMANDS, row["routing_key"], write_envelope(envelope, user=self._user), row["payload"].encode()
-        )
+        return command_message(envelope, row["payload"].encode(), user=self._user, key=row["routing_key"])
 
 
 def _is_of_work(queue: str) -> bool:

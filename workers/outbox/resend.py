@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from contracts.amqp.messages import outbox_messages
 from contracts.commands import KINDS, routing_key
 from contracts.database import acquired, is_passing
-from contracts.envelope import Envelope, write_envelope
 from contracts.errors import ErrorCode
 from contracts.logs import get_logger
 from contracts.metrics import DEAD_LETTERS, OUTBOX_LAG, OUTBOX_RESENT
 from contracts.publisher import Outgoing, Publisher, PublishFailed, Refused, Unconfirmed, Unroutable
-from contracts.results import result_messages
-from contracts.topology import COMMANDS, RESULTS
+from contracts.tables import outbox_row
+from contracts.topology import RESULTS
 from workers.dead_letters import DeadLetter, insert_dead_letters
 
 _GATEWAY_QUEUES = "reply.gateway."
@@ -217,29 +217,7 @@ def _first_message(row: Any, user: str) -> Outgoing:
 
 
 def _messages(row: Any, user: str) -> list[Outgoing]:
-    kind = KINDS[row["kind"]]
-    if row["status"] is not None:
-        return result_messages(
-            command_id=row["id"],
-            kind=kind,
-            status=row["status"],
-            body=row["body"].encode(),
-            reply_to=row["reply_to"],
-            correlation_id=row["correlation_id"],
-            user=user,
-        )
-    envelope = Envelope(
-        publisher=row["publisher"],
-        id=row["id"],
-        kind=kind,
-        owner=row["owner"],
-        accepted_at=row["accepted_at"],
-        deadline_at=row["deadline_at"],
-        correlation_id=row["correlation_id"],
-        reply_to=row["reply_to"],
-        traceparent=row["traceparent"],
-    )
-    return [Outgoing(COMMANDS, routing_key(kind), write_envelope(envelope, user=user), row["body"].encode())]
+    return outbox_messages(outbox_row(row), user=user)
 
 
 def _letter(row: Any, failure: PublishFailed) -> DeadLetter:
@@ -252,7 +230,7 @@ def _letter(row: Any, failure: PublishFailed) -> DeadLetter:
         message_id=str(row["id"]),
         type=kind.result_type if result else kind.type,
         queue=(row["reply_to"] or RESULTS) if result else kind.queue,
-        routing_key=routing_key(kind),
+        routing_key=routing_key(kind, priority=row["priority"]),
         reply_to=row["reply_to"],
         headers={},
         body=row["body"].encode(),

@@ -6,6 +6,7 @@ from typing import Any
 
 from yarl import URL
 
+from contracts.amqp.messages import Refusal, refusal_message
 from contracts.database import open_pool
 from contracts.ledger import Ended
 from contracts.logs import get_logger
@@ -29,7 +30,6 @@ from workers.outbox.subscription import Subscription
 from workers.outbox.uploads import PruneUploads
 from workers.outbox.webhooks import Webhooks
 from workers.publishers import PublisherKinds
-from workers.refusals import Refusal, refusal_message
 from workers.registry import Registration
 from workers.stopping import end
 

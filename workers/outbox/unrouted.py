@@ -10,15 +10,14 @@ from typing import Any
 
 from aio_pika.abc import AbstractIncomingMessage
 
-from contracts.envelope import write_envelope
+from contracts.amqp.messages import Refusal, command_message
 from contracts.errors import ErrorCode
 from contracts.ledger import Ended
 from contracts.logs import get_logger
 from contracts.publisher import Outgoing, PublishFailed
-from contracts.topology import ANDROID, COMMANDS, ROUTING_KEYS, UNROUTED, device_key
+from contracts.topology import ANDROID, ROUTING_KEYS, UNROUTED, device_key
 from workers.dead_letters import DeadLetter
 from workers.outbox.burial import Burial, Verdict
-from workers.refusals import Refusal
 
 PREFETCH = 20
 _KEYS = frozenset(ROUTING_KEYS.values())
@@ -77,9 +76,8 @@ class Unrouted:
             return True
         # published without its queue it would be acked and come straight back here
         await self._restore()
-        properties = write_envelope(admitted.envelope, user=self._user)
         try:
-            await self._publish(Outgoing(COMMANDS, target, properties, message.body))
+            await self._publish(command_message(admitted.envelope, message.body, user=self._user, key=target))
         except PublishFailed as error:
             self._log.warning("message_postponed", message_id=message.message_id, error=str(error))
             return False

@@ -16,15 +16,15 @@ from datetime import UTC, datetime, timedelta
 
 from yarl import URL
 
+from contracts.amqp.messages import command_message
 from contracts.android import AndroidExecute
 from contracts.commands import KIND_ANDROID
-from contracts.envelope import write_envelope
 from contracts.errors import Deferred
 from contracts.logs import get_logger
-from contracts.publisher import Outgoing, Publisher, PublishFailed
+from contracts.publisher import Publisher, PublishFailed
 from contracts.restarting import tell_fault
 from contracts.settings import Settings
-from contracts.topology import ANDROID, COMMANDS, device_key
+from contracts.topology import ANDROID, device_key
 from workers.admission import admit
 from workers.android.adb import AdbFailure
 from workers.deliveries import Admitted, Delivery
@@ -175,11 +175,9 @@ class Dispatcher:
         return isinstance(decision.error, Deferred) or self._looked_at() > since
 
     async def _publish(self, one: _Waiting, serial: str) -> None:
-        properties = write_envelope(one.admitted.envelope, user=self._user)
+        body, key = one.admitted.delivery.body, device_key(serial)
         try:
-            await self._publisher.publish(
-                Outgoing(COMMANDS, device_key(serial), properties, one.admitted.delivery.body)
-            )
+            await self._publisher.publish(command_message(one.admitted.envelope, body, user=self._user, key=key))
         except Exception as error:  # noqa: BLE001  # not confirmed, whatever the reason: it waits for another try
             self._log.warning(
                 "message_postponed", message_id=str(one.admitted.envelope.id), serial=serial, error=str(error)
