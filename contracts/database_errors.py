@@ -46,6 +46,20 @@ def told(postgres_url: str, error: BaseException, *, role: str) -> str:
         code = next((code for words, code in _OF_LIBPQ.items() if words in said), "")
     if not code:
         return sentence("PostgreSQL", postgres_url, error, setting=_SETTING)
+    return _line(postgres_url, code, said, role)
+
+
+def tables_missing(postgres_url: str, said: str) -> str:
+    """One line about a database without the tables that this program needs.
+
+    Args:
+        postgres_url: Where.
+        said: What is known of it.
+    """
+    return _line(postgres_url, "42P01", said, "")
+
+
+def _line(postgres_url: str, code: str, said: str, role: str) -> str:
     what, to_do = next(
         ((what, to_do) for prefixes, what, to_do in _SAYINGS if code.startswith(prefixes)),
         ("{said}", f"check {_SETTING}"),

@@ -2,6 +2,8 @@
 
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
+from contracts.settings import stop
+
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 COMMANDS = Counter("ish_commands_total", "Commands finished on record.", ["kind", "outcome"])
@@ -57,7 +59,10 @@ def serve_metrics(host: str, port: int) -> int:
         port: Port; 0 takes a free one.
 
     Returns:
-        The port it listens on.
+        The port it listens on. When it cannot listen, the process ends with one line.
     """
-    server, _ = start_http_server(port, addr=host)
+    try:
+        server, _ = start_http_server(port, addr=host)
+    except OSError as error:
+        stop(f"cannot listen on {host}:{port}: {error.strerror}; set ISH_METRICS_HOST or ISH_METRICS_PORT", code=1)
     return int(server.server_port)
