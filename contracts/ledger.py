@@ -1,7 +1,7 @@
 """Ends commands that no worker holds: cancelled by their owner, overdue, unroutable, dead-lettered by the broker.
 
 The gateway and the outbox worker both do this, so that the one transaction (terminal row with its stored result, and the
-outbox row that sends it) has one copy. Workers end the commands they hold in `workers.commits`.
+outbox row that sends it) has one copy. Workers end the commands they hold in `workers.store.commits`.
 """
 
 from dataclasses import dataclass

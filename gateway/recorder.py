@@ -25,7 +25,7 @@ _MAX_PENDING_BYTES = 64 * 1024 * 1024
 _ROW_BYTES = 2048
 """What a pending command costs beside its payload; an estimate from above."""
 
-# Same key, same day: the statements of `workers.claims` insert the same two rows, and whoever is second does nothing.
+# Same key, same day: the statements of `workers.store.claims` insert the same two rows, and whoever is second does nothing.
 # `k` sees the keys that were there before this statement (reserved, or a worker's); `fresh` has those that it made.
 # The publisher is a column: with a constant, a plan made on an empty table reads every key of that publisher.
 # Returned are those whose key stood for a command that is not kept any more; nothing is recorded under such a key.

@@ -30,7 +30,7 @@ _PRELOADED = [
     "uvloop",
     "workers.ai_pool",
     "workers.android.handler",
-    "workers.artifacts",
+    "workers.store.artifacts",
     "workers.outbox.run",
     "workers.phones.pool",
     "workers.pools",

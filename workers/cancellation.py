@@ -1,6 +1,6 @@
 """Lets the owner of a running command stop it: where it may be interrupted, and what it ends with.
 
-A request comes with a heartbeat (`workers.registry`). It interrupts what stands inside `interruptible`, at once; beside
+A request comes with a heartbeat (`workers.store.heartbeat`). It interrupts what stands inside `interruptible`, at once; beside
 that it takes effect where `check` is called, so that an effect which must not be cut in two is finished first.
 """
 

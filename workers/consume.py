@@ -27,19 +27,20 @@ from contracts.errors import Cancelled, ErrorCode
 from contracts.metrics import BATCH_SIZE, COMMIT_DURATION, IN_FLIGHT, QUEUE_WAIT, TAKEOVERS
 from contracts.restarting import restarting, tell_fault
 from contracts.settings import Settings
-from workers import commits, positions, runs, unclaimable
+from workers import runs
 from workers.admission import admit, dead_letter
-from workers.at_once import finish_at_once
-from workers.claims import NotClaimed, Verdict, claim, mark_alone
-from workers.dead_letters import DeadLetter, bare, insert_dead_letters
 from workers.deliveries import Admitted, Claimed, Delivery, Finished, Key
 from workers.handler import Handler
 from workers.intake import Intake
 from workers.killpoints import KillPoints
-from workers.publishers import Kinds
-from workers.registry import Registration
 from workers.settling import Settling
-from workers.transactions import bisected, until_answered
+from workers.store import commits, positions, unclaimable
+from workers.store.claims import NotClaimed, Verdict, claim, mark_alone
+from workers.store.dead_letters import DeadLetter, bare, insert_dead_letters
+from workers.store.heartbeat import Registration
+from workers.store.publishers import Kinds
+from workers.store.relay_commits import finish_at_once
+from workers.store.transactions import bisected, until_answered
 
 SUSPECT_CRASHES = 3
 """Crashes after which a message is run with nothing else in flight: it, or a neighbour, keeps killing workers.

@@ -20,10 +20,10 @@ from workers.consume import Consumer, Pool
 from workers.handler import Handler
 from workers.intake import Intake
 from workers.killpoints import KillPoints
-from workers.publishers import PublisherKinds
-from workers.registry import Registration
 from workers.settling import Settling
 from workers.stopping import end
+from workers.store.heartbeat import Registration
+from workers.store.publishers import PublisherKinds
 
 
 @dataclass(frozen=True, slots=True)

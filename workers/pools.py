@@ -21,10 +21,10 @@ from workers.handler import Handler
 from workers.intake import Intake
 from workers.killpoints import KillPoints
 from workers.lanes import Lane, Shared
-from workers.publishers import PublisherKinds
-from workers.registry import Registration
 from workers.relay import relay
 from workers.stopping import end
+from workers.store.heartbeat import Registration
+from workers.store.publishers import PublisherKinds
 
 _CALLS_PER_SPARE = 5
 """One more command is held for so many calls, so that a place at a provider is not empty while an answer is committed
@@ -92,7 +92,7 @@ async def _ai(configuration: Settings, database: Any) -> AsyncIterator[Handler]:
 @asynccontextmanager
 async def _android(configuration: Settings, database: Any) -> AsyncIterator[Any]:
     from workers.android import handler  # noqa: PLC0415  # as above
-    from workers.artifacts import artifacts_from  # noqa: PLC0415  # as above
+    from workers.store.artifacts import artifacts_from  # noqa: PLC0415  # as above
 
     yield handler.build(artifacts=artifacts_from(database), artifact_limit_bytes=configuration.artifact_limit_bytes)
 

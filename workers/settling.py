@@ -22,13 +22,13 @@ from contracts.logs import get_logger
 from contracts.publisher import Publisher, PublishFailed, Refused, Unroutable
 from contracts.restarting import tell_fault, was_cancelled
 from contracts.results import State
-from workers.claims import NotClaimed, Verdict
-from workers.commits import OutboxKey, outbox_rows
-from workers.dead_letters import DeadLetter, dead_letter_of
 from workers.deliveries import Admitted, Delivery, Finished
 from workers.intake import Intake
 from workers.killpoints import KillPoints
 from workers.retries import LOCAL_WAIT_SECONDS
+from workers.store.claims import NotClaimed, Verdict
+from workers.store.commits import OutboxKey, outbox_rows
+from workers.store.dead_letters import DeadLetter, dead_letter_of
 
 _HELD_POLL_SECONDS = 0.3
 _HELD_WAIT = timedelta(seconds=5)

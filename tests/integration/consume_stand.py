@@ -23,8 +23,8 @@ from workers.consume import Consumer, Pool
 from workers.handler import Handler, Message, Outcome
 from workers.intake import Intake
 from workers.killpoints import KillPoints
-from workers.registry import Registration
 from workers.settling import Settling
+from workers.store.heartbeat import Registration
 
 POOLS = {
     "a relay's effect is its transaction": Pool("relay", RELAY, frozenset({KIND_RELAY}), 400, at_once=True),

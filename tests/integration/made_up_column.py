@@ -50,7 +50,7 @@ def _admitted() -> Any:
 
 
 async def _claim(connection: Any) -> UUID:
-    from workers.claims import claim  # noqa: PLC0415
+    from workers.store.claims import claim  # noqa: PLC0415
 
     one = _admitted()
     await claim(connection, [one], holder=uuid4(), lease_seconds=6, in_flight=[])
@@ -59,9 +59,9 @@ async def _claim(connection: Any) -> UUID:
 
 async def _commit_relay(connection: Any) -> UUID:
     from workers import runs  # noqa: PLC0415
-    from workers.at_once import finish_at_once  # noqa: PLC0415
     from workers.deliveries import Claimed  # noqa: PLC0415
     from workers.handler import Outcome  # noqa: PLC0415
+    from workers.store.relay_commits import finish_at_once  # noqa: PLC0415
 
     one, now = _admitted(), datetime.now(UTC)
     claimed = Claimed(one, day=now.date(), token=0, attempt=1, crashes=0, started_at=now)

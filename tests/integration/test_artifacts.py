@@ -3,7 +3,7 @@ from uuid import uuid4
 
 from ops.stack.session import Session
 from tests.integration.gateway_process import database
-from workers.artifacts import ReadArtifact, artifacts_from
+from workers.store.artifacts import ReadArtifact, artifacts_from
 
 
 async def read_whole(read: ReadArtifact, owner: str, name: str) -> list[bytes] | None:

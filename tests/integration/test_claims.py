@@ -15,13 +15,14 @@ from contracts.database import open_pool
 from contracts.errors import CommandError, Deferred, ErrorCode, Transient
 from contracts.results import State
 from ops.stack.session import Session
-from workers import commits, runs
-from workers.at_once import finish_at_once
-from workers.claims import NotClaimed, Verdict, claim, mark_alone
-from workers.commits import OutboxKey
+from workers import runs
 from workers.deliveries import Admitted, Claimed, Finished, Key
 from workers.handler import Artifact, FollowUp, Message, Outcome
-from workers.registry import Registration
+from workers.store import commits
+from workers.store.claims import NotClaimed, Verdict, claim, mark_alone
+from workers.store.commits import OutboxKey
+from workers.store.heartbeat import Registration
+from workers.store.relay_commits import finish_at_once
 
 Make = Callable[..., Admitted]
 LEASE = 6.0

@@ -14,9 +14,9 @@ from contracts.database import open_pool
 from ops.devices import list_devices, release_device, tag_device, untag_device
 from ops.stack.session import Session
 from workers.android.devices import DeviceFacts
-from workers.devices import Recorder, Seen
 from workers.phones.leases import read_picture, release, take
-from workers.registry import Registration
+from workers.store.devices import Recorder, Seen
+from workers.store.heartbeat import Registration
 
 LEASE_SECONDS = 6.0
 

@@ -14,7 +14,7 @@ from tests.integration.gateway_process import (
     eventually,
 )
 from workers.ai.configuration import Configuration, load
-from workers.ai_models import record_models
+from workers.store.ai_models import record_models
 
 _PROVIDERS = """
 [providers.zai]

@@ -15,12 +15,13 @@ from contracts.errors import ErrorCode, Expired
 from contracts.ledger import end_command
 from contracts.results import State
 from ops.stack.session import Session
-from workers import commits, runs
-from workers.at_once import finish_at_once
-from workers.claims import claim, claim_known, mark_alone
-from workers.commits import OutboxKey
-from workers.conversations import BEFORE
+from workers import runs
 from workers.handler import Message, Outcome
+from workers.store import commits
+from workers.store.claims import claim, claim_known, mark_alone
+from workers.store.commits import OutboxKey
+from workers.store.conversations import BEFORE
+from workers.store.relay_commits import finish_at_once
 
 BIG = "commands|command_keys|outbox|messages|conversations|deliveries|attempts|workers"
 

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from contracts.database import ConnectionLost
-from workers.transactions import bisected
+from workers.store.transactions import bisected
 
 
 class Unforeseen(Exception):

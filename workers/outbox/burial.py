@@ -22,10 +22,10 @@ from contracts.restarting import tell_fault
 from contracts.results import State
 from contracts.tables import COMMAND, FINGERPRINT, KEY, NEW_KEYS, RENEW_KEYS, CommandRow, Parameters, insert_commands
 from workers.admission import admit
-from workers.dead_letters import DeadLetter, insert_dead_letters, stored_body
 from workers.deliveries import Admitted
 from workers.outbox.letters import delivery_of, letter_of
-from workers.publishers import Kinds
+from workers.store.dead_letters import DeadLetter, insert_dead_letters, stored_body
+from workers.store.publishers import Kinds
 
 # A key that the gateway reserved and has no row for is recorded too; another body under a used id is not.
 _RECORD = f"""

@@ -6,8 +6,8 @@ from typing import Any
 
 from aio_pika.abc import AbstractIncomingMessage
 
-from workers.dead_letters import DeadLetter
 from workers.deliveries import Delivery
+from workers.store.dead_letters import DeadLetter
 
 _MAX_DEPTH = 8
 _MAX_CHARACTERS = 2000

@@ -22,7 +22,7 @@ from contracts.metrics import DEAD_LETTERS, OUTBOX_LAG, OUTBOX_RESENT
 from contracts.publisher import Outgoing, Publisher, PublishFailed, Refused, Unconfirmed, Unroutable
 from contracts.tables import outbox_row
 from contracts.topology import RESULTS
-from workers.dead_letters import DeadLetter, insert_dead_letters
+from workers.store.dead_letters import DeadLetter, insert_dead_letters
 
 _GATEWAY_QUEUES = "reply.gateway."
 _BATCH = 200

@@ -30,7 +30,7 @@ from workers.android.adb import AdbFailure
 from workers.deliveries import Admitted, Delivery
 from workers.phones.choice import Candidate, Refuse, To, choose
 from workers.phones.queues import PhonesIntake
-from workers.publishers import Kinds
+from workers.store.publishers import Kinds
 
 _LOOK_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 30.0

@@ -29,7 +29,7 @@ from workers.phones.balance import Decision, Memory, decide
 from workers.phones.hold import Hold
 from workers.phones.queues import PhonesIntake
 from workers.phones.roster import Roster
-from workers.registry import Registration
+from workers.store.heartbeat import Registration
 
 _ROUND_SECONDS = 0.5
 _LOOK_SECONDS = 0.1

@@ -20,7 +20,6 @@ from workers.android.handler import RunOnPhone
 from workers.android.states import LOOK_AGAIN_SECONDS
 from workers.android.watch import Watcher
 from workers.consume import Pool
-from workers.devices import Recorder, Seen
 from workers.handler import Command, Outcome
 from workers.lanes import Lane, Shared
 from workers.phones.choice import Refuse, busy, choose
@@ -30,6 +29,7 @@ from workers.phones.queues import PhonesIntake
 from workers.phones.roster import Roster
 from workers.phones.settling import PhoneSettling
 from workers.stopping import end
+from workers.store.devices import Recorder, Seen
 
 _RECORD_SECONDS = 0.5
 _CLOSE_SECONDS = 10.0

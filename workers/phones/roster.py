@@ -12,7 +12,7 @@ from workers.phones.choice import Candidate
 from workers.phones.hold import Hold
 from workers.phones.leases import Picture, Recorded
 from workers.phones.queues import PhonesIntake
-from workers.registry import Registration
+from workers.store.heartbeat import Registration
 
 _SENT_SECONDS = 2.0
 """For so long a phone that was sent a command is not idle, unless the command is seen to have come and gone."""

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from workers.ai.dialogue import History, Line
-from workers.transactions import until_answered
+from workers.store.transactions import until_answered
 
 MAX_LINES = 500
 """The newest lines that are read; a model's context ends the history earlier in practice."""

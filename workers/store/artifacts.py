@@ -6,7 +6,7 @@ from uuid import UUID
 
 from contracts.errors import ErrorCode, Permanent
 from workers.handler import StoredArtifact
-from workers.transactions import until_answered
+from workers.store.transactions import until_answered
 
 FIND = """
 select a.size_bytes, a.upload from artifacts a

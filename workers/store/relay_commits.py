@@ -28,8 +28,8 @@ from contracts.tables import (
     insert_messages,
     insert_outbox,
 )
-from workers.commits import OutboxKey, message_rows, outbox_rows
 from workers.deliveries import Finished, Key
+from workers.store.commits import OutboxKey, message_rows, outbox_rows
 
 _TAKE_NEW = f"""
 with w as (

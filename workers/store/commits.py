@@ -23,8 +23,8 @@ from contracts.tables import (
     insert_messages,
     write_outbox,
 )
-from workers.dead_letters import dead_letter_of, insert_dead_letters, storable
 from workers.deliveries import Finished
+from workers.store.dead_letters import dead_letter_of, insert_dead_letters, storable
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""What workers read and write in PostgreSQL: claims, commits, and what belongs to them."""
