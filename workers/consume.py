@@ -29,9 +29,9 @@ from contracts.restarting import restarting, tell_fault
 from contracts.settings import Settings
 from workers import runs
 from workers.admission import admit, dead_letter
+from workers.amqp.subscription import Intake
 from workers.deliveries import Admitted, Claimed, Delivery, Finished, Key
 from workers.handler import Handler
-from workers.intake import Intake
 from workers.killpoints import KillPoints
 from workers.settling import Settling
 from workers.store import commits, positions, unclaimable

@@ -16,9 +16,9 @@ from yarl import URL
 from contracts.publisher import Publisher
 from contracts.restarting import restarting
 from contracts.settings import Settings
+from workers.amqp.subscription import Intake
 from workers.consume import Consumer, Pool
 from workers.handler import Handler
-from workers.intake import Intake
 from workers.killpoints import KillPoints
 from workers.settling import Settling
 from workers.stopping import end

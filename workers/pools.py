@@ -16,9 +16,9 @@ from contracts.publisher import Publisher
 from contracts.restarting import restarting
 from contracts.service_errors import postgres_in_words
 from contracts.settings import Settings
+from workers.amqp.subscription import Intake
 from workers.consume import Pool
 from workers.handler import Handler
-from workers.intake import Intake
 from workers.killpoints import KillPoints
 from workers.lanes import Lane, Shared
 from workers.relay import relay

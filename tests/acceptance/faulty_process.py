@@ -25,12 +25,12 @@ import asyncpg.transaction
 import redis.asyncio.client
 
 from contracts import publisher
-from workers import channels
+from workers.amqp import channel
 
 ROOT = Path(__file__).parents[2]
 _PRODUCT = tuple(f"{ROOT}/{package}/" for package in ("contracts", "gateway", "workers"))
 _ADB = f"{ROOT}/workers/android/"
-_OWN = (f"{ROOT}/workers/channels.py",)
+_OWN = (f"{ROOT}/workers/channel.py",)
 """What stands for the service itself: the site is whoever called that."""
 _LINES = 3
 """Helpers that everybody calls, such as `acquired`, are told apart by who calls them."""
@@ -108,7 +108,7 @@ def inject(faults: Faults) -> None:
     calls = [name for name in vars(aiormq.channel.Channel) if name.startswith(("basic_", "queue_", "exchange_"))]
     for name in ("open", "confirm_delivery", *calls):
         _wrap(aiormq.channel.Channel, name, faults)
-    _wrap(channels.ConsumeChannel, "send_acks", faults)
+    _wrap(channel.ConsumeChannel, "send_acks", faults)
     _wrap_plain(publisher._ConfirmChannel, "send", faults)  # noqa: SLF001  # where every publish leaves
     _wrap(aio_pika, "connect", faults)
     _wrap(asyncio, "open_connection", faults, within=_ADB)

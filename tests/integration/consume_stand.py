@@ -19,9 +19,9 @@ from contracts.publisher import Outgoing, Publisher
 from contracts.settings import read_settings
 from contracts.topology import AI, COMMANDS, RELAY
 from ops.stack.session import Session
+from workers.amqp.subscription import Intake
 from workers.consume import Consumer, Pool
 from workers.handler import Handler, Message, Outcome
-from workers.intake import Intake
 from workers.killpoints import KillPoints
 from workers.settling import Settling
 from workers.store.heartbeat import Registration

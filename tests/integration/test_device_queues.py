@@ -15,7 +15,7 @@ from contracts.publisher import Outgoing
 from contracts.topology import ANDROID, COMMANDS, device_key, device_queue, device_topology
 from ops.stack.session import Session
 from tests.integration.outbox_stand import TAP_BODY, Stand, stand, until
-from workers.connections import Connection
+from workers.amqp.connection import Connection
 from workers.deliveries import Delivery
 from workers.outbox.device_queues import DeviceQueues
 from workers.phones.queues import PhonesIntake

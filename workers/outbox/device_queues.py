@@ -18,7 +18,7 @@ from contracts.broker import BrokerAway, declare, look_at_queues, passing_channe
 from contracts.logs import get_logger
 from contracts.restarting import tell_fault
 from contracts.topology import COMMANDS, device_key, device_queue, device_topology
-from workers.connections import Connection
+from workers.amqp.connection import Connection
 from workers.outbox.guard import NOTE_LOSSES
 
 _ROUND_SECONDS = 30.0

@@ -14,7 +14,7 @@ from aio_pika.abc import AbstractConnection
 from contracts.broker import declare, look_at_queues
 from contracts.logs import get_logger
 from contracts.topology import DEAD, UNROUTED, WORK_QUEUES, topology
-from workers.connections import Connection
+from workers.amqp.connection import Connection
 
 _ROUND_SECONDS = 30.0
 _FRESH_SECONDS = 1.0

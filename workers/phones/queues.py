@@ -15,9 +15,9 @@ from typing_extensions import override
 
 from contracts.envelope import read_envelope
 from contracts.topology import ANDROID, device_queue
-from workers.connections import Connection
+from workers.amqp.connection import Connection
+from workers.amqp.subscription import Intake
 from workers.deliveries import Delivery, Key
-from workers.intake import Intake
 
 
 class PhoneQueue(Intake):

@@ -19,8 +19,8 @@ from contracts.broker import BrokerAway, open_channel
 from contracts.logs import get_logger
 from contracts.metrics import CONSUMER_ALIVE
 from contracts.restarting import tell_fault, was_cancelled
-from workers.channels import ConsumeChannel
-from workers.connections import Connection
+from workers.amqp.channel import ConsumeChannel
+from workers.amqp.connection import Connection
 from workers.deliveries import Delivery, Watermark
 
 _LOOKS = (2.0, 2)

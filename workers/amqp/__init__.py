@@ -1,0 +1,1 @@
+"""How workers consume from RabbitMQ: connections, channels and subscriptions of their own."""
