@@ -17,10 +17,10 @@ from contracts.restarting import restarting
 from contracts.service_errors import postgres_in_words
 from contracts.settings import Settings
 from workers.amqp.subscription import Intake
-from workers.consume import Pool
+from workers.consume.consumer import Pool
+from workers.consume.failpoints import KillPoints
+from workers.consume.lane import Lane, Shared
 from workers.handler import Handler
-from workers.killpoints import KillPoints
-from workers.lanes import Lane, Shared
 from workers.relay import relay
 from workers.stopping import end
 from workers.store.heartbeat import Registration

@@ -20,10 +20,10 @@ from contracts.settings import read_settings
 from contracts.topology import AI, COMMANDS, RELAY
 from ops.stack.session import Session
 from workers.amqp.subscription import Intake
-from workers.consume import Consumer, Pool
+from workers.consume.consumer import Consumer, Pool
+from workers.consume.failpoints import KillPoints
+from workers.consume.settlement import Settling
 from workers.handler import Handler, Message, Outcome
-from workers.killpoints import KillPoints
-from workers.settling import Settling
 from workers.store.heartbeat import Registration
 
 POOLS = {

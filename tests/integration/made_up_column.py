@@ -58,14 +58,14 @@ async def _claim(connection: Any) -> UUID:
 
 
 async def _commit_relay(connection: Any) -> UUID:
-    from workers import runs  # noqa: PLC0415
+    from workers.consume import execution  # noqa: PLC0415
     from workers.deliveries import Claimed  # noqa: PLC0415
     from workers.handler import Outcome  # noqa: PLC0415
     from workers.store.relay_commits import finish_at_once  # noqa: PLC0415
 
     one, now = _admitted(), datetime.now(UTC)
     claimed = Claimed(one, day=now.date(), token=0, attempt=1, crashes=0, started_at=now)
-    ready = runs.finish(claimed, Outcome({}), worker="w", started_at=now, seconds=0.1)
+    ready = execution.finish(claimed, Outcome({}), worker="w", started_at=now, seconds=0.1)
     async with connection.transaction():
         await finish_at_once(connection, [ready], sent=[], holder=uuid4(), started_at=now, finished_at=now)
     return _id(one)

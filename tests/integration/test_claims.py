@@ -15,7 +15,7 @@ from contracts.database import open_pool
 from contracts.errors import CommandError, Deferred, ErrorCode, Transient
 from contracts.results import State
 from ops.stack.session import Session
-from workers import runs
+from workers.consume import execution
 from workers.deliveries import Admitted, Claimed, Finished, Key
 from workers.handler import Artifact, FollowUp, Message, Outcome
 from workers.store import commits
@@ -59,13 +59,13 @@ async def claimed_by(
 
 
 def success(claimed: Claimed, outcome: Outcome | None = None) -> Finished:
-    return runs.finish(
+    return execution.finish(
         claimed, outcome or Outcome({"text": "hi"}), worker="w", started_at=datetime.now(UTC), seconds=0.1
     )
 
 
 def failure(claimed: Claimed, error: CommandError) -> Finished:
-    return runs.fail(claimed, error, worker="w", max_attempts=6, started_at=datetime.now(UTC), seconds=0.1)
+    return execution.fail(claimed, error, worker="w", max_attempts=6, started_at=datetime.now(UTC), seconds=0.1)
 
 
 async def committed(database: Any, *finished: Finished) -> set[int]:
@@ -152,7 +152,7 @@ async def test_what_must_not_be_repeated_is_taken_over_as_interrupted(database: 
     await claimed_by(database, dead, [one])
 
     [taken], _ = await claimed_by(database, other, [one])
-    finished = await runs.run(taken, never_called, worker="w", max_attempts=8)
+    finished = await execution.run(taken, never_called, worker="w", max_attempts=8)
 
     assert taken.interrupted
     assert finished.state is State.INDETERMINATE
@@ -167,7 +167,7 @@ async def test_a_command_that_is_to_be_cancelled_is_taken_over_to_end_and_not_to
     await database.execute("update commands set cancel_requested_at = now() where id = $1", one.envelope.id)
 
     [claimed], _ = await claimed_by(database, living, [one])
-    finished = await runs.run(claimed, never_called, worker="w", max_attempts=6)
+    finished = await execution.run(claimed, never_called, worker="w", max_attempts=6)
 
     assert claimed.cancellation.requested
     assert finished.state is State.CANCELLED
@@ -411,7 +411,7 @@ async def test_a_command_that_was_only_put_off_until_its_deadline_tells_for_what
     [again], _ = await claimed_by(database, holder, [one])
     again.admitted.envelope = replace(again.admitted.envelope, deadline_at=datetime.now(UTC))
 
-    finished = await runs.run(again, never_called, worker="w", max_attempts=6)
+    finished = await execution.run(again, never_called, worker="w", max_attempts=6)
 
     assert finished.error is not None
     assert (finished.error.code, finished.error.details) == (
@@ -435,7 +435,7 @@ async def test_a_command_whose_last_run_takes_too_long_does_not_blame_what_put_i
         await asyncio.sleep(60)
         return Outcome({})
 
-    finished = await runs.run(again, hang, worker="w", max_attempts=6)
+    finished = await execution.run(again, hang, worker="w", max_attempts=6)
 
     assert finished.error is not None
     assert (finished.error.code, finished.error.details) == (ErrorCode.DEADLINE_PASSED, {})

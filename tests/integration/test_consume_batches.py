@@ -12,7 +12,7 @@ from contracts.publisher import Publisher
 from contracts.topology import AI
 from ops.stack.session import Session
 from tests.integration.consume_stand import POOLS, all_ended, consuming, published, publishing, rows, said, until
-from workers.consume import Pool
+from workers.consume.consumer import Pool
 from workers.handler import Command, Outcome, Usage
 
 

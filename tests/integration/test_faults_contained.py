@@ -23,7 +23,7 @@ from tests.integration.consume_stand import (
     said,
     until,
 )
-from workers.consume import Pool
+from workers.consume.consumer import Pool
 from workers.handler import Command, Outcome
 
 RELAY, AI = POOLS.values()

@@ -15,7 +15,7 @@ from contracts.errors import ErrorCode, Expired
 from contracts.ledger import end_command
 from contracts.results import State
 from ops.stack.session import Session
-from workers import runs
+from workers.consume import execution
 from workers.handler import Message, Outcome
 from workers.store import commits
 from workers.store.claims import claim, claim_known, mark_alone
@@ -27,7 +27,7 @@ BIG = "commands|command_keys|outbox|messages|conversations|deliveries|attempts|w
 
 
 class Explaining:
-    """A connection that also asks for the plan of everything it runs."""
+    """A connection that also asks for the plan of everything it execution."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -124,13 +124,13 @@ async def test_committing_reads_by_key(explaining: Explaining, make_admitted: An
     now = datetime.now(UTC)
     line = Message("c1", "user", "hi", now)
     finished = [
-        runs.finish(one, Outcome({}, messages=(line,)), worker="w", started_at=now, seconds=0) for one in claimed
+        execution.finish(one, Outcome({}, messages=(line,)), worker="w", started_at=now, seconds=0) for one in claimed
     ]
 
     async with explaining.transaction():
         await commits.commit(explaining, finished, worker="w", queue="ish.ai")
         ready = [
-            runs.finish(
+            execution.finish(
                 replace(one, admitted=make_admitted()),
                 Outcome({}, messages=(line,)),
                 worker="w",

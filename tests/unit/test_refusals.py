@@ -13,7 +13,7 @@ from contracts.amqp.messages import Refusal, refusal_message
 from contracts.envelope import Refused, read_envelope
 from contracts.results import Result
 from contracts.undecodable import readable
-from workers.refusals import refusal_of
+from workers.consume.refusals import refusal_of
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 ID = str(uuid4())

@@ -21,7 +21,7 @@ from contracts.metrics import COMMANDS, DEAD_LETTERS
 from contracts.restarting import tell_fault
 from contracts.results import State
 from contracts.tables import COMMAND, FINGERPRINT, KEY, NEW_KEYS, RENEW_KEYS, CommandRow, Parameters, insert_commands
-from workers.admission import admit
+from workers.consume.admission import admit
 from workers.deliveries import Admitted
 from workers.outbox.letters import delivery_of, letter_of
 from workers.store.dead_letters import DeadLetter, insert_dead_letters, stored_body

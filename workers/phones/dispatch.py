@@ -25,8 +25,8 @@ from contracts.publisher import Publisher, PublishFailed
 from contracts.restarting import tell_fault
 from contracts.settings import Settings
 from contracts.topology import ANDROID, device_key
-from workers.admission import admit
 from workers.android.adb import AdbFailure
+from workers.consume.admission import admit
 from workers.deliveries import Admitted, Delivery
 from workers.phones.choice import Candidate, Refuse, To, choose
 from workers.phones.queues import PhonesIntake

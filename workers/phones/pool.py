@@ -19,9 +19,9 @@ from workers.android.devices import parse_servers
 from workers.android.handler import RunOnPhone
 from workers.android.states import LOOK_AGAIN_SECONDS
 from workers.android.watch import Watcher
-from workers.consume import Pool
+from workers.consume.consumer import Pool
+from workers.consume.lane import Lane, Shared
 from workers.handler import Command, Outcome
-from workers.lanes import Lane, Shared
 from workers.phones.choice import Refuse, busy, choose
 from workers.phones.dispatch import Dispatcher
 from workers.phones.keeper import Keeper

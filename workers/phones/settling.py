@@ -6,9 +6,9 @@ from typing import Any
 from typing_extensions import override
 
 from contracts.android import AndroidExecute
+from workers.consume.settlement import Settling
 from workers.deliveries import Admitted, Delivery
 from workers.phones.queues import PhonesIntake
-from workers.settling import Settling
 
 _LOOK_SECONDS = 2.0
 """A command that waits in place is looked at so often: it may have been cancelled meanwhile."""

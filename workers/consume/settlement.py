@@ -23,8 +23,8 @@ from contracts.publisher import Publisher, PublishFailed, Refused, Unroutable
 from contracts.restarting import tell_fault, was_cancelled
 from contracts.results import State
 from workers.amqp.subscription import Intake
+from workers.consume.failpoints import KillPoints
 from workers.deliveries import Admitted, Delivery, Finished
-from workers.killpoints import KillPoints
 from workers.retries import LOCAL_WAIT_SECONDS
 from workers.store.claims import NotClaimed, Verdict
 from workers.store.commits import OutboxKey, outbox_rows

@@ -17,10 +17,10 @@ from contracts.publisher import Publisher
 from contracts.restarting import restarting
 from contracts.settings import Settings
 from workers.amqp.subscription import Intake
-from workers.consume import Consumer, Pool
+from workers.consume.consumer import Consumer, Pool
+from workers.consume.failpoints import KillPoints
+from workers.consume.settlement import Settling
 from workers.handler import Handler
-from workers.killpoints import KillPoints
-from workers.settling import Settling
 from workers.stopping import end
 from workers.store.heartbeat import Registration
 from workers.store.publishers import PublisherKinds

@@ -7,7 +7,7 @@
               ▼        ▼
            dead letter (with its reason), ack
 
-A relay's effect is its transaction, so `AtOnce` claims and commits it in one; `workers.settling` does what follows a
+A relay's effect is its transaction, so `AtOnce` claims and commits it in one; `workers.consume.settlement` does what follows a
 commit. Postgres away: nothing is acked, and the same batch is tried again until it works.
 """
 
@@ -27,13 +27,13 @@ from contracts.errors import Cancelled, ErrorCode
 from contracts.metrics import BATCH_SIZE, COMMIT_DURATION, IN_FLIGHT, QUEUE_WAIT, TAKEOVERS
 from contracts.restarting import restarting, tell_fault
 from contracts.settings import Settings
-from workers import runs
-from workers.admission import admit, dead_letter
 from workers.amqp.subscription import Intake
+from workers.consume import execution
+from workers.consume.admission import admit, dead_letter
+from workers.consume.failpoints import KillPoints
+from workers.consume.settlement import Settling
 from workers.deliveries import Admitted, Claimed, Delivery, Finished, Key
 from workers.handler import Handler
-from workers.killpoints import KillPoints
-from workers.settling import Settling
 from workers.store import commits, positions, unclaimable
 from workers.store.claims import NotClaimed, Verdict, claim, mark_alone
 from workers.store.dead_letters import DeadLetter, bare, insert_dead_letters
@@ -265,7 +265,7 @@ class Consumer:
     ) -> list[Claimed | NotClaimed]:
         """End a command that cannot be claimed: as failed on record, or else as a dead letter with a reply."""
         tell_fault("claim", error, command_id=str(one.envelope.id))
-        one.fault = runs.unrepresentable(error)
+        one.fault = execution.unrepresentable(error)
         try:
             return await until_answered(lambda: attempt([unclaimable.bare(one)]), tries=1)
         except Exception as again:  # noqa: BLE001  # its own row cannot be written, whatever is in it
@@ -312,7 +312,7 @@ class Consumer:
             self._places.release()
 
     async def _run(self, claimed: Claimed, *, alone: int = 0) -> Finished:
-        return await runs.run(
+        return await execution.run(
             claimed,
             self._handler,
             worker=self._registration.name,
@@ -379,7 +379,7 @@ class Consumer:
                 with suppress(Exception):
                     return await self._behind_older_lines(one, attempt)
             # it goes on through a claim of its own, where its fault is recorded
-            one.claimed.admitted.fault = runs.unrepresentable(error)
+            one.claimed.admitted.fault = execution.unrepresentable(error)
             return []
 
         written = await bisected(ready, attempt, refuse, pool=self._pool.name)
@@ -418,7 +418,7 @@ class Consumer:
                 with suppress(Exception):
                     return await self._behind_older_lines(one, attempt)
             tell_fault("commit", error, command_id=str(one.claimed.admitted.envelope.id))
-            one.claimed.admitted.fault = runs.unrepresentable(error)
+            one.claimed.admitted.fault = execution.unrepresentable(error)
             failed = await self._run(one.claimed)
             try:
                 return await until_answered(partial(bare_attempt, failed))
