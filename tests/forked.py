@@ -32,7 +32,7 @@ _PRELOADED = [
     "workers.android.handler",
     "workers.store.artifacts",
     "workers.outbox.run",
-    "workers.phones.pool",
+    "workers.device_pool.pool",
     "workers.pools",
 ]
 _CONTEXT = multiprocessing.get_context("forkserver")

@@ -58,7 +58,7 @@ def _lanes(pools: Sequence[Pool], handler: Handler, shared: Shared) -> Sequence[
 
 
 def _phones(pools: Sequence[Pool], run_on: Any, shared: Shared) -> Sequence[Work]:
-    from workers.phones.pool import PhonePool  # noqa: PLC0415  # each pool loads its own world only
+    from workers.device_pool.pool import PhonePool  # noqa: PLC0415  # each pool loads its own world only
 
     return [PhonePool(pool, run_on, shared) for pool in pools]
 

@@ -19,8 +19,8 @@ from contracts.android import AndroidExecute
 from contracts.settings import Settings, settings
 from workers.android.devices import Transport
 from workers.android.handler import HeldPhone, RunOnPhone
+from workers.device_pool.leased_phone import LeasedServer
 from workers.handler import Command, Outcome
-from workers.phones.hold import LeasedServer
 from workers.pools import POOLS, Opening, serve
 
 FOLDER = "FREEZE_FOLDER"

@@ -15,7 +15,7 @@ from ops.phone.lab import PHONE_HOST, connected_phone, connected_phones, until, 
 from tests.integration.one_phone import BOTH_ADBS, one_phone
 from workers.android.adb import AdbFailure, AdbServer, BoundServer
 from workers.android.watch import Watcher
-from workers.phones.hold import Hold
+from workers.device_pool.leased_phone import Hold
 from workers.stopping import end
 
 pytestmark = BOTH_ADBS

@@ -16,7 +16,7 @@ from workers.android.adb import AdbFailure, AdbServer
 from workers.android.devices import Transport
 from workers.android.session import FENCE_FILE
 from workers.android.watch import Watcher
-from workers.phones.hold import Hold
+from workers.device_pool.leased_phone import Hold
 from workers.stopping import end
 
 

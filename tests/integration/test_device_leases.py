@@ -14,7 +14,7 @@ from contracts.database import open_pool
 from ops.devices import list_devices, release_device, tag_device, untag_device
 from ops.stack.session import Session
 from workers.android.devices import DeviceFacts
-from workers.phones.leases import read_picture, release, take
+from workers.device_pool.leases import read_picture, release, take
 from workers.store.devices import Recorder, Seen
 from workers.store.heartbeat import Registration
 

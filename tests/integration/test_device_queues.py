@@ -17,8 +17,8 @@ from ops.stack.session import Session
 from tests.integration.outbox_stand import TAP_BODY, Stand, stand, until
 from workers.amqp.connection import Connection
 from workers.deliveries import Delivery
+from workers.device_pool.queues import PhonesIntake
 from workers.outbox.device_queues import DeviceQueues
-from workers.phones.queues import PhonesIntake
 from workers.stopping import end
 
 WEEK = timedelta(days=7, minutes=1)

@@ -3,7 +3,7 @@ from uuid import UUID
 
 import pytest
 
-from workers.phones.balance import Decision, Memory, decide, share
+from workers.device_pool.rebalance import Decision, Memory, decide, share
 
 WORKERS = [UUID(int=number) for number in range(1, 8)]
 

@@ -24,11 +24,11 @@ from contracts.service_errors import postgres_in_words
 from contracts.settings import Settings
 from workers.android.states import OFFLINE
 from workers.android.watch import Watcher
-from workers.phones import leases
-from workers.phones.balance import Decision, Memory, decide
-from workers.phones.hold import Hold
-from workers.phones.queues import PhonesIntake
-from workers.phones.roster import Roster
+from workers.device_pool import leases
+from workers.device_pool.inventory import Roster
+from workers.device_pool.leased_phone import Hold
+from workers.device_pool.queues import PhonesIntake
+from workers.device_pool.rebalance import Decision, Memory, decide
 from workers.store.heartbeat import Registration
 
 _ROUND_SECONDS = 0.5

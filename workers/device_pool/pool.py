@@ -21,13 +21,13 @@ from workers.android.states import LOOK_AGAIN_SECONDS
 from workers.android.watch import Watcher
 from workers.consume.consumer import Pool
 from workers.consume.lane import Lane, Shared
+from workers.device_pool.dispatcher import Dispatcher
+from workers.device_pool.inventory import Roster
+from workers.device_pool.lease_manager import Keeper
+from workers.device_pool.queues import PhonesIntake
+from workers.device_pool.selection import Refuse, busy, choose
+from workers.device_pool.settlement import PhoneSettling
 from workers.handler import Command, Outcome
-from workers.phones.choice import Refuse, busy, choose
-from workers.phones.dispatch import Dispatcher
-from workers.phones.keeper import Keeper
-from workers.phones.queues import PhonesIntake
-from workers.phones.roster import Roster
-from workers.phones.settling import PhoneSettling
 from workers.stopping import end
 from workers.store.devices import Recorder, Seen
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from workers.android.devices import DeviceFacts
 from workers.android.states import FENCE_UNSUPPORTED, OFFLINE, READY
 from workers.android.watch import Watcher
-from workers.phones.choice import Candidate
-from workers.phones.hold import Hold
-from workers.phones.leases import Picture, Recorded
-from workers.phones.queues import PhonesIntake
+from workers.device_pool.leased_phone import Hold
+from workers.device_pool.leases import Picture, Recorded
+from workers.device_pool.queues import PhonesIntake
+from workers.device_pool.selection import Candidate
 from workers.store.heartbeat import Registration
 
 _SENT_SECONDS = 2.0
