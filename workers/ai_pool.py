@@ -20,9 +20,9 @@ from workers.ai.live import LiveConfiguration
 from workers.ai.routing import Router
 from workers.ai.streaming import open_token_streams
 from workers.handler import Handler
-from workers.stopping import end
 from workers.store.ai_models import record_models
 from workers.store.conversations import history_from
+from workers.task_cancellation import end
 
 
 @asynccontextmanager

@@ -22,9 +22,9 @@ from workers.consume.failpoints import KillPoints
 from workers.consume.lane import Lane, Shared
 from workers.handler import Handler
 from workers.relay import relay
-from workers.stopping import end
 from workers.store.heartbeat import Registration
 from workers.store.publishers import PublisherKinds
+from workers.task_cancellation import end
 
 _CALLS_PER_SPARE = 5
 """One more command is held for so many calls, so that a place at a provider is not empty while an answer is committed

@@ -21,7 +21,7 @@ from tests.integration.gateway_process import GatewayProcess, empty_work_queues,
 from tests.integration.one_phone import OnePhone, one_phone
 from workers.ai.streaming import TokenStreams, open_token_streams
 from workers.android.adb import AdbServer
-from workers.deliveries import Admitted, Delivery
+from workers.stages import Admitted, Delivery
 
 
 @pytest.fixture(scope="session")

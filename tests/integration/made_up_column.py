@@ -35,7 +35,7 @@ def _made_up(row: tables.CommandRow) -> str:
 
 
 def _admitted() -> Any:
-    from workers.deliveries import Admitted, Delivery  # noqa: PLC0415  # after the column
+    from workers.stages import Admitted, Delivery  # noqa: PLC0415  # after the column
 
     kind, body, now = (
         KINDS["relay"],
@@ -59,8 +59,8 @@ async def _claim(connection: Any) -> UUID:
 
 async def _commit_relay(connection: Any) -> UUID:
     from workers.consume import execution  # noqa: PLC0415
-    from workers.deliveries import Claimed  # noqa: PLC0415
     from workers.handler import Outcome  # noqa: PLC0415
+    from workers.stages import Claimed  # noqa: PLC0415
     from workers.store.relay_commits import finish_at_once  # noqa: PLC0415
 
     one, now = _admitted(), datetime.now(UTC)

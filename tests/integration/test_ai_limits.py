@@ -20,7 +20,7 @@ from ops.stack.child import Child, Spec, environment
 from ops.stack.session import Session
 from tests.forked import Forked
 from workers.ai.fleet.link import ROOT
-from workers.stopping import end
+from workers.task_cancellation import end
 
 
 @dataclass(frozen=True, slots=True)

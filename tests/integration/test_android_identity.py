@@ -16,7 +16,7 @@ from tests.integration.one_phone import BOTH_ADBS, one_phone
 from workers.android.adb import AdbFailure, AdbServer, BoundServer
 from workers.android.watch import Watcher
 from workers.device_pool.leased_phone import Hold
-from workers.stopping import end
+from workers.task_cancellation import end
 
 pytestmark = BOTH_ADBS
 PATIENCE_SECONDS = 60

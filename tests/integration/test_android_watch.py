@@ -10,7 +10,7 @@ from ops.phone.effects import read_effects
 from ops.phone.lab import connected_phone, running_adb_server
 from workers.android.adb import AdbServer
 from workers.android.watch import FORGOTTEN_AFTER, Watcher
-from workers.stopping import end
+from workers.task_cancellation import end
 
 PATIENCE_SECONDS = 60
 POLL_SECONDS = 0.2

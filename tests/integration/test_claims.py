@@ -16,8 +16,8 @@ from contracts.errors import CommandError, Deferred, ErrorCode, Transient
 from contracts.results import State
 from ops.stack.session import Session
 from workers.consume import execution
-from workers.deliveries import Admitted, Claimed, Finished, Key
 from workers.handler import Artifact, FollowUp, Message, Outcome
+from workers.stages import Admitted, Claimed, Finished, Key
 from workers.store import commits
 from workers.store.claims import NotClaimed, Verdict, claim, mark_alone
 from workers.store.commits import OutboxKey

@@ -17,7 +17,7 @@ from workers.android.devices import Transport
 from workers.android.session import FENCE_FILE
 from workers.android.watch import Watcher
 from workers.device_pool.leased_phone import Hold
-from workers.stopping import end
+from workers.task_cancellation import end
 
 
 @dataclass

@@ -16,10 +16,10 @@ from contracts.topology import ANDROID, COMMANDS, device_key, device_queue, devi
 from ops.stack.session import Session
 from tests.integration.outbox_stand import TAP_BODY, Stand, stand, until
 from workers.amqp.connection import Connection
-from workers.deliveries import Delivery
 from workers.device_pool.queues import PhonesIntake
 from workers.outbox.device_queues import DeviceQueues
-from workers.stopping import end
+from workers.stages import Delivery
+from workers.task_cancellation import end
 
 WEEK = timedelta(days=7, minutes=1)
 

@@ -13,8 +13,8 @@ from contracts.publisher import Publisher
 from ops.stack.session import Session
 from tests.integration.consume_stand import BODIES, POOLS, all_ended, consuming, published, publishing, rows, said
 from workers.consume.consumer import Pool
-from workers.deliveries import Admitted
 from workers.handler import Command, Message, Outcome
+from workers.stages import Admitted
 from workers.store.claims import claim
 
 LONG_AGO = timedelta(days=200)

@@ -11,7 +11,7 @@ from contracts.tokens import RUN, TEXT, stream_key
 from gateway.streams import Follower, TokenReader
 from ops.stack.session import Session
 from tests.integration.gateway_process import DEADLINE_SECONDS
-from workers.stopping import end
+from workers.task_cancellation import end
 
 
 @pytest.fixture

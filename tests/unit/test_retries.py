@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.topology import RETRY_LEVELS, retry_level
-from workers.retries import GiveUp, Retry, next_try
+from workers.retry_policy import GiveUp, Retry, next_try
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 FAR = NOW + timedelta(days=1)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.deliveries import Watermark
+from workers.stages import Watermark
 
 
 @given(st.permutations(range(1, 30)), st.integers(min_value=1, max_value=5))

@@ -20,7 +20,7 @@ from contracts.restarting import restarting
 from contracts.seal import Seal
 from contracts.service_errors import redis_in_words
 from workers.ai.answer import Answer
-from workers.stopping import end
+from workers.task_cancellation import end
 
 _PATIENCE_SECONDS = 0.5
 _CLAIM_SECONDS = 6.0

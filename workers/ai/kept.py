@@ -23,7 +23,7 @@ from contracts.seal import Seal
 from contracts.service_errors import redis_in_words
 from workers.ai.answer import Answer, Asked
 from workers.handler import Command
-from workers.stopping import end
+from workers.task_cancellation import end
 
 _KEEP_SECONDS = 300
 """Far longer than it takes to notice a death and take over; what is on record by then is simply forgotten."""

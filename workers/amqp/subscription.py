@@ -21,7 +21,7 @@ from contracts.metrics import CONSUMER_ALIVE
 from contracts.restarting import tell_fault, was_cancelled
 from workers.amqp.channel import ConsumeChannel
 from workers.amqp.connection import Connection
-from workers.deliveries import Delivery, Watermark
+from workers.stages import Delivery, Watermark
 
 _LOOKS = (2.0, 2)
 """Seconds between two looks at a queue, and how many may find that messages wait though none came."""

@@ -10,7 +10,7 @@ from contracts.envelope import Refused, read_envelope
 from contracts.errors import ErrorCode, Permanent
 from contracts.topology import OWN_USERS, ROUTING_KEYS, kind_key
 from workers.consume.refusals import refusal_of
-from workers.deliveries import Admitted, Delivery
+from workers.stages import Admitted, Delivery
 from workers.store.dead_letters import DeadLetter
 from workers.store.publishers import Kinds
 

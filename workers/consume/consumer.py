@@ -32,8 +32,8 @@ from workers.consume import execution
 from workers.consume.admission import admit, dead_letter
 from workers.consume.failpoints import KillPoints
 from workers.consume.settlement import Settling
-from workers.deliveries import Admitted, Claimed, Delivery, Finished, Key
 from workers.handler import Handler
+from workers.stages import Admitted, Claimed, Delivery, Finished, Key
 from workers.store import commits, positions, unclaimable
 from workers.store.claims import NotClaimed, Verdict, claim, mark_alone
 from workers.store.dead_letters import DeadLetter, bare, insert_dead_letters

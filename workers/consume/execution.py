@@ -13,9 +13,9 @@ from contracts.logs import get_logger
 from contracts.restarting import tell_fault, was_cancelled
 from contracts.results import State, encode_result, state_of
 from workers.cancellation import cancelled
-from workers.deliveries import Claimed, Finished
 from workers.handler import FollowUp, Handler, Outcome
-from workers.retries import GiveUp, next_try, too_late
+from workers.retry_policy import GiveUp, next_try, too_late
+from workers.stages import Claimed, Finished
 
 _log = get_logger()
 

@@ -21,9 +21,9 @@ from workers.consume.consumer import Consumer, Pool
 from workers.consume.failpoints import KillPoints
 from workers.consume.settlement import Settling
 from workers.handler import Handler
-from workers.stopping import end
 from workers.store.heartbeat import Registration
 from workers.store.publishers import PublisherKinds
+from workers.task_cancellation import end
 
 
 @dataclass(frozen=True, slots=True)

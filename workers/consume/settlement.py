@@ -24,8 +24,8 @@ from contracts.restarting import tell_fault, was_cancelled
 from contracts.results import State
 from workers.amqp.subscription import Intake
 from workers.consume.failpoints import KillPoints
-from workers.deliveries import Admitted, Delivery, Finished
-from workers.retries import LOCAL_WAIT_SECONDS
+from workers.retry_policy import LOCAL_WAIT_SECONDS
+from workers.stages import Admitted, Delivery, Finished
 from workers.store.claims import NotClaimed, Verdict
 from workers.store.commits import OutboxKey, outbox_rows
 from workers.store.dead_letters import DeadLetter, dead_letter_of

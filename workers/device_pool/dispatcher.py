@@ -27,9 +27,9 @@ from contracts.settings import Settings
 from contracts.topology import ANDROID, device_key
 from workers.android.adb import AdbFailure
 from workers.consume.admission import admit
-from workers.deliveries import Admitted, Delivery
 from workers.device_pool.queues import PhonesIntake
 from workers.device_pool.selection import Candidate, Refuse, To, choose
+from workers.stages import Admitted, Delivery
 from workers.store.publishers import Kinds
 
 _LOOK_SECONDS = 0.1

@@ -28,8 +28,8 @@ from workers.device_pool.queues import PhonesIntake
 from workers.device_pool.selection import Refuse, busy, choose
 from workers.device_pool.settlement import PhoneSettling
 from workers.handler import Command, Outcome
-from workers.stopping import end
 from workers.store.devices import Recorder, Seen
+from workers.task_cancellation import end
 
 _RECORD_SECONDS = 0.5
 _CLOSE_SECONDS = 10.0

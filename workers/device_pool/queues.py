@@ -17,7 +17,7 @@ from contracts.envelope import read_envelope
 from contracts.topology import ANDROID, device_queue
 from workers.amqp.connection import Connection
 from workers.amqp.subscription import Intake
-from workers.deliveries import Delivery, Key
+from workers.stages import Delivery, Key
 
 
 class PhoneQueue(Intake):

@@ -7,8 +7,8 @@ from typing_extensions import override
 
 from contracts.android import AndroidExecute
 from workers.consume.settlement import Settling
-from workers.deliveries import Admitted, Delivery
 from workers.device_pool.queues import PhonesIntake
+from workers.stages import Admitted, Delivery
 
 _LOOK_SECONDS = 2.0
 """A command that waits in place is looked at so often: it may have been cancelled meanwhile."""

@@ -13,7 +13,7 @@ from contracts.metrics import COMMANDS
 from contracts.restarting import tell_fault
 from contracts.results import State
 from workers.cancellation import cancelled
-from workers.retries import too_late
+from workers.retry_policy import too_late
 
 _BATCH = 50
 _ABANDONED_AFTER = timedelta(seconds=60)

@@ -6,7 +6,7 @@ from typing import Any
 
 from aio_pika.abc import AbstractIncomingMessage
 
-from workers.deliveries import Delivery
+from workers.stages import Delivery
 from workers.store.dead_letters import DeadLetter
 
 _MAX_DEPTH = 8

@@ -29,9 +29,9 @@ from workers.outbox.rounds import repeat
 from workers.outbox.subscription import Subscription
 from workers.outbox.uploads import PruneUploads
 from workers.outbox.webhooks import Webhooks
-from workers.stopping import end
 from workers.store.heartbeat import Registration
 from workers.store.publishers import PublisherKinds
+from workers.task_cancellation import end
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from contracts.tables import COMMAND, FINGERPRINT, KEY, NEW_KEYS, RENEW_KEYS, Parameters, insert_commands
-from workers.deliveries import Admitted, Claimed, Key
+from workers.stages import Admitted, Claimed, Key
 
 
 class Verdict(Enum):

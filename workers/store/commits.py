@@ -23,7 +23,7 @@ from contracts.tables import (
     insert_messages,
     write_outbox,
 )
-from workers.deliveries import Finished
+from workers.stages import Finished
 from workers.store.dead_letters import dead_letter_of, insert_dead_letters, storable
 
 

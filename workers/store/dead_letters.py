@@ -10,7 +10,7 @@ import orjson
 from contracts.amqp.messages import Refusal
 from contracts.commands import KIND_ANDROID, KINDS
 from contracts.redaction import redacted
-from workers.deliveries import Admitted
+from workers.stages import Admitted
 
 _UNREADABLE_CHARACTERS = 2000
 _ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")

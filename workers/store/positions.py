@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 
-from workers.deliveries import Key
+from workers.stages import Key
 
 _CONSTRAINT = "messages_pkey"
 _FIRST_FREE = "select coalesce(max(position) + 1, 0) from messages where publisher = $1 and command_id = $2"

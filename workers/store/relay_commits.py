@@ -28,7 +28,7 @@ from contracts.tables import (
     insert_messages,
     insert_outbox,
 )
-from workers.deliveries import Finished, Key
+from workers.stages import Finished, Key
 from workers.store.commits import OutboxKey, message_rows, outbox_rows
 
 _TAKE_NEW = f"""

@@ -13,7 +13,7 @@ from contracts.ledger import end_command
 from contracts.restarting import tell_fault
 from contracts.results import State, encode_result
 from contracts.tables import OutboxRow, write_outbox
-from workers.deliveries import Admitted
+from workers.stages import Admitted
 from workers.store.dead_letters import DeadLetter, dead_letter_of, insert_dead_letters
 
 _RECORDED = """

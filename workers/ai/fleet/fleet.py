@@ -27,8 +27,8 @@ from workers.ai.fleet.passes import Failed, Pass, Result, Served, Unused, Wait
 from workers.ai.fleet.rooms import Call, Rooms
 from workers.ai.fleet.scopes import Scope, report, scopes_of
 from workers.ai.fleet.shared import SharedGates
-from workers.retries import LOCAL_WAIT_SECONDS
-from workers.stopping import end
+from workers.retry_policy import LOCAL_WAIT_SECONDS
+from workers.task_cancellation import end
 
 _RENEW_SECONDS = 2.0
 _ASK_AGAIN_SECONDS = 1.0
