@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from ops.database import connected
-from workers.outbox.addresses import ForbiddenTarget, Rules, check_url
+from workers.outbox.webhooks.addresses import ForbiddenTarget, Rules, check_url
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 CONVERSATION = re.compile(r"[A-Za-z0-9_.:-]{1,128}")

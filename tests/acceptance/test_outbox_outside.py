@@ -19,7 +19,7 @@ from tests.acceptance.outsider import Account, Outsider, connected
 from tests.acceptance.records import until
 from tests.acceptance.stage import Stage
 from tests.integration.webhook_receiver import Receiver, receiving
-from workers.outbox.addresses import Rules
+from workers.outbox.webhooks.addresses import Rules
 
 LOCAL = Rules(allow_http=True, allow_private=True)
 TO_LOCAL = {"ISH_DELIVERY_ALLOW_HTTP": "true", "ISH_DELIVERY_ALLOW_PRIVATE": "true"}

@@ -80,7 +80,7 @@ async def _record_accepted(connection: Any) -> UUID:
 
 
 async def _record_dead_lettered(connection: Any) -> UUID:
-    from workers.outbox.burial import record  # noqa: PLC0415
+    from workers.outbox.dead_letters.recorder import record  # noqa: PLC0415
 
     one = _admitted()
     await record(connection, one.row)

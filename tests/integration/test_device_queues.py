@@ -17,7 +17,7 @@ from ops.stack.session import Session
 from tests.integration.outbox_stand import TAP_BODY, Stand, stand, until
 from workers.amqp.connection import Connection
 from workers.device_pool.queues import PhonesIntake
-from workers.outbox.device_queues import DeviceQueues
+from workers.outbox.repair.device_queues import DeviceQueues
 from workers.stages import Delivery
 from workers.task_cancellation import end
 

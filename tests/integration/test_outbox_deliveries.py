@@ -14,9 +14,9 @@ from ops.stack.session import Session
 from ops.targets import add_target, list_targets, remove_target
 from tests.integration.outbox_stand import Stand, stand, until
 from tests.integration.webhook_receiver import Receiver, receiving
-from workers.outbox.addresses import Rules
-from workers.outbox.deliveries import Deliveries
-from workers.outbox.webhooks import Webhooks
+from workers.outbox.webhooks.addresses import Rules
+from workers.outbox.webhooks.delivery import Deliveries
+from workers.outbox.webhooks.sending import Webhooks
 
 LOCAL = Rules(allow_http=True, allow_private=True)
 

@@ -15,7 +15,7 @@ from ops.publishers import add_publisher
 from ops.stack.addresses import with_login
 from ops.stack.session import Session
 from tests.integration.outbox_stand import RELAY_BODY, TAP_BODY, Stand, stand, until
-from workers.outbox.expire import Expire
+from workers.outbox.repair.expiry import Expire
 
 LONG_AGO = timedelta(minutes=-5)
 

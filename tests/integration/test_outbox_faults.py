@@ -17,7 +17,7 @@ from contracts.topology import DEAD, RELAY, UNROUTED
 from ops.management import Management
 from ops.stack.session import Session
 from tests.integration.outbox_stand import RELAY_BODY, Stand, stand, until
-from workers.outbox.rounds import repeat
+from workers.outbox.schedule import repeat
 from workers.outbox.subscription import Subscription
 
 

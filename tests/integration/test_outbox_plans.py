@@ -11,13 +11,13 @@ from contracts.database import acquired
 from contracts.topology import RELAY
 from ops.stack.session import Session
 from tests.integration.outbox_stand import Stand, retention, stand
-from workers.outbox.addresses import Rules
-from workers.outbox.deliveries import Deliveries
-from workers.outbox.expire import Expire
 from workers.outbox.housekeeping import Housekeeping
-from workers.outbox.republish import Republish
-from workers.outbox.resend import Resend
-from workers.outbox.webhooks import Webhooks
+from workers.outbox.relay import Resend
+from workers.outbox.repair.expiry import Expire
+from workers.outbox.repair.rescuer import Republish
+from workers.outbox.webhooks.addresses import Rules
+from workers.outbox.webhooks.delivery import Deliveries
+from workers.outbox.webhooks.sending import Webhooks
 
 WHOLE = re.compile(r"Seq Scan on (commands|command_keys|outbox|messages|deliveries|dead_letters)\w*")
 FILLER = """

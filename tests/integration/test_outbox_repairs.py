@@ -14,9 +14,9 @@ from contracts.broker import apply_topology, connect
 from contracts.topology import AI, COMMANDS, RELAY, retry_queue
 from ops.stack.session import Session
 from tests.integration.outbox_stand import RELAY_BODY, Stand, retention, stand, until
-from workers.outbox.guard import Guard
 from workers.outbox.housekeeping import Housekeeping
-from workers.outbox.republish import Republish
+from workers.outbox.repair.queue_guard import Guard
+from workers.outbox.repair.rescuer import Republish
 
 MINUTE = timedelta(minutes=1)
 WAIT_QUEUE = retry_queue(RELAY, "30s")

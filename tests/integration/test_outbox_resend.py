@@ -11,7 +11,7 @@ from contracts.broker import connect
 from contracts.topology import AI, AI_BATCH, RELAY, RESULTS
 from ops.stack.session import Session
 from tests.integration.outbox_stand import RELAY_BODY, Stand, stand, until
-from workers.outbox.resend import Resend
+from workers.outbox.relay import Resend
 
 ASK_BODY = b'{"prompt":"and then?"}'
 

@@ -16,8 +16,8 @@ from contracts.topology import device_queue
 from ops.stack.session import Session
 from tests.integration.outbox_stand import Stand, retention, stand
 from workers.outbox import housekeeping
-from workers.outbox.device_queues import DeviceQueues
 from workers.outbox.housekeeping import Housekeeping
+from workers.outbox.repair.device_queues import DeviceQueues
 
 OLD, YOUNG = timedelta(days=31), timedelta(days=29)
 

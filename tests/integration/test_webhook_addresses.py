@@ -9,9 +9,9 @@ from yarl import URL
 
 from ops.targets import new_secret
 from tests.integration.webhook_receiver import Receiver, receiving
-from workers.outbox import resolver, webhooks
-from workers.outbox.addresses import Rules
-from workers.outbox.webhooks import Answer, Webhooks
+from workers.outbox.webhooks import resolver, sending
+from workers.outbox.webhooks.addresses import Rules
+from workers.outbox.webhooks.sending import Answer, Webhooks
 
 STRICT = Rules(allow_http=True)
 
@@ -79,7 +79,7 @@ async def test_whoever_is_connected_to_is_checked_again_before_anything_is_sent(
     monkeypatch.setattr(resolver, "is_public", lambda _: True)
     port = URL(receiver.url).port
     by_name = f"http://hook.localhost:{port}/hook"
-    monkeypatch.setattr(webhooks, "check_url", lambda url, _: URL(url))
+    monkeypatch.setattr(sending, "check_url", lambda url, _: URL(url))
 
     answers = [await send(by_name), await send(receiver.url)]
 

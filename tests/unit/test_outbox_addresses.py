@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from workers.outbox.addresses import ForbiddenTarget, Rules, check_url, is_public
+from workers.outbox.webhooks.addresses import ForbiddenTarget, Rules, check_url, is_public
 
 STRICT = Rules()
 

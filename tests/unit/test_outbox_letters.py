@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from contracts.errors import ErrorCode
-from workers.outbox.dead import verdict_of
-from workers.outbox.letters import plain_table, storable
+from workers.outbox.dead_letters.conversion import plain_table, storable
+from workers.outbox.dead_letters.drain import verdict_of
 
 
 @pytest.mark.parametrize(

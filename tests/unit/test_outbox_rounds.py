@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from contracts.broker import BrokerAway
-from workers.outbox.rounds import repeat
+from workers.outbox.schedule import repeat
 
 
 async def rounds(outcomes: Iterator[bool | Exception]) -> int:

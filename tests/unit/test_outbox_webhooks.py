@@ -7,8 +7,8 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from ops.targets import new_secret
-from workers.outbox.deliveries import backoff_seconds
-from workers.outbox.webhooks import sign
+from workers.outbox.webhooks.delivery import backoff_seconds
+from workers.outbox.webhooks.sending import sign
 
 
 def test_a_signature_is_verified_by_the_standards_own_library() -> None:

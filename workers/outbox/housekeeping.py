@@ -14,7 +14,7 @@ from contracts.logs import get_logger
 from contracts.metrics import PRUNED
 from contracts.restarting import tell_fault
 from contracts.settings import Settings
-from workers.outbox.alone import Job, alone
+from workers.outbox.advisory_lock import Job, alone
 
 _BATCH = 5000
 _ARTIFACTS_BATCH = 100

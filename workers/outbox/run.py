@@ -15,20 +15,20 @@ from contracts.publisher import Publisher, Refused, Unroutable
 from contracts.restarting import restarting
 from contracts.settings import Settings
 from contracts.topology import DEAD, UNROUTED
-from workers.outbox import dead, unrouted
-from workers.outbox.addresses import Rules
-from workers.outbox.burial import Burial
-from workers.outbox.deliveries import Deliveries
-from workers.outbox.device_queues import DeviceQueues, together
-from workers.outbox.expire import Expire
-from workers.outbox.guard import Guard
+from workers.outbox.dead_letters import drain, unrouted
+from workers.outbox.dead_letters.recorder import Burial
 from workers.outbox.housekeeping import Housekeeping, Retention
-from workers.outbox.republish import Republish
-from workers.outbox.resend import Resend
-from workers.outbox.rounds import repeat
+from workers.outbox.relay import Resend
+from workers.outbox.repair.device_queues import DeviceQueues, together
+from workers.outbox.repair.expiry import Expire
+from workers.outbox.repair.queue_guard import Guard
+from workers.outbox.repair.rescuer import Republish
+from workers.outbox.schedule import repeat
 from workers.outbox.subscription import Subscription
 from workers.outbox.uploads import PruneUploads
-from workers.outbox.webhooks import Webhooks
+from workers.outbox.webhooks.addresses import Rules
+from workers.outbox.webhooks.delivery import Deliveries
+from workers.outbox.webhooks.sending import Webhooks
 from workers.store.heartbeat import Registration
 from workers.store.publishers import PublisherKinds
 from workers.task_cancellation import end
@@ -101,7 +101,7 @@ class _Worker:
             user=user,
         )
         self._subscriptions = [
-            Subscription(settings.amqp_url, DEAD, prefetch=dead.PREFETCH, handle=dead.handler(burial, self._answer)),
+            Subscription(settings.amqp_url, DEAD, prefetch=drain.PREFETCH, handle=drain.handler(burial, self._answer)),
             Subscription(settings.amqp_url, UNROUTED, prefetch=unrouted.PREFETCH, handle=stray.handle),
         ]
         self._deliveries = Deliveries(database, webhooks, give_up_seconds=settings.delivery_give_up_seconds)

@@ -5,7 +5,7 @@ from typing import Any
 
 from contracts.logs import get_logger
 from contracts.metrics import PRUNED
-from workers.outbox.alone import Job, alone
+from workers.outbox.advisory_lock import Job, alone
 
 _BATCH = 64
 """Pieces in one transaction; a piece has at most 1 MiB."""

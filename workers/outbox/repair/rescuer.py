@@ -30,7 +30,7 @@ from contracts.topology import (
     command_key,
     retry_queue,
 )
-from workers.outbox.alone import Job, alone
+from workers.outbox.advisory_lock import Job, alone
 
 _BATCH = 500
 _SECOND_PASS_SECONDS = 60

@@ -16,7 +16,7 @@ from contracts.ledger import Ended
 from contracts.logs import get_logger
 from contracts.publisher import Outgoing, PublishFailed
 from contracts.topology import ANDROID, ROUTING_KEYS, UNROUTED, device_key
-from workers.outbox.burial import Burial, Verdict
+from workers.outbox.dead_letters.recorder import Burial, Verdict
 from workers.store.dead_letters import DeadLetter
 
 PREFETCH = 20

@@ -19,7 +19,7 @@ from contracts.logs import get_logger
 from contracts.restarting import tell_fault
 from contracts.topology import COMMANDS, device_key, device_queue, device_topology
 from workers.amqp.connection import Connection
-from workers.outbox.guard import NOTE_LOSSES
+from workers.outbox.repair.queue_guard import NOTE_LOSSES
 
 _ROUND_SECONDS = 30.0
 _LOOK_EVERY_ROUNDS = 5

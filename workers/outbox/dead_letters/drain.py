@@ -12,8 +12,8 @@ from contracts.amqp.messages import Refusal
 from contracts.errors import ErrorCode
 from contracts.ledger import Ended
 from contracts.topology import DEAD, command_key
-from workers.outbox.burial import Burial, Verdict
-from workers.outbox.letters import storable
+from workers.outbox.dead_letters.conversion import storable
+from workers.outbox.dead_letters.recorder import Burial, Verdict
 
 PREFETCH = 50
 _REASONS = {"delivery_limit": "it was delivered too often without being finished"}

@@ -22,7 +22,7 @@ from contracts.restarting import tell_fault
 from contracts.results import State
 from contracts.tables import COMMAND, FINGERPRINT, KEY, NEW_KEYS, RENEW_KEYS, CommandRow, Parameters, insert_commands
 from workers.consume.admission import admit
-from workers.outbox.letters import delivery_of, letter_of
+from workers.outbox.dead_letters.conversion import delivery_of, letter_of
 from workers.stages import Admitted
 from workers.store.dead_letters import DeadLetter, insert_dead_letters, stored_body
 from workers.store.publishers import Kinds

@@ -5,7 +5,7 @@
        │  ▼                                            ▼
        └ parked until the first is due again      5 s, 30 s, 2 min, 10 min, then each hour
 
-Turns are in `workers.outbox.delivery_turns`. A target that is down occupies a few of the slots, never all of them.
+Turns are in `workers.outbox.webhooks.turns`. A target that is down occupies a few of the slots, never all of them.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ from contracts.logs import get_logger
 from contracts.metrics import DELIVERIES
 from contracts.restarting import tell_fault
 from contracts.service_errors import postgres_in_words
-from workers.outbox import delivery_turns
-from workers.outbox.webhooks import TIMEOUT_SECONDS, Answer, Webhooks
+from workers.outbox.webhooks import turns
+from workers.outbox.webhooks.sending import TIMEOUT_SECONDS, Answer, Webhooks
 
 SLOTS = 50
 SLOTS_PER_TARGET = 10
@@ -79,7 +79,7 @@ class Deliveries:
             await self._slot_freed.wait()
             return True
         full = [target for target, count in self._busy.items() if count >= SLOTS_PER_TARGET]
-        jobs = await delivery_turns.take(
+        jobs = await turns.take(
             self._database, without=full, look_at=_LOOK_AT, per_target=SLOTS_PER_TARGET, most=free, lease=_LEASE
         )
         for job in jobs:
@@ -150,11 +150,11 @@ class Deliveries:
         DELIVERIES.labels("failed").inc()
         delay_seconds = max(backoff_seconds(job["tries"]), answer.retry_after_seconds or 0.0)
         self._log.warning("delivery_failed", error=answer.problem, retry_in_seconds=round(delay_seconds, 1), **fields)
-        await delivery_turns.postpone(self._database, job, timedelta(seconds=delay_seconds), answer.problem)
+        await turns.postpone(self._database, job, timedelta(seconds=delay_seconds), answer.problem)
         return None
 
     async def _finish(self, job: Any, state: str, problem: str | None, *, go_on: bool) -> Any:
-        return await delivery_turns.finish(self._database, job, state, problem, go_on=go_on, lease=_LEASE)
+        return await turns.finish(self._database, job, state, problem, go_on=go_on, lease=_LEASE)
 
 
 def webhook_id(job: Any) -> str:

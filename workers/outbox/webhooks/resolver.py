@@ -10,7 +10,7 @@ import socket
 from aiohttp.abc import AbstractResolver, ResolveResult
 from typing_extensions import override
 
-from workers.outbox.addresses import ForbiddenTarget, Rules, is_public, literal_address, means_this_machine
+from workers.outbox.webhooks.addresses import ForbiddenTarget, Rules, is_public, literal_address, means_this_machine
 
 _LOOPBACK = "127.0.0.1"
 

@@ -14,8 +14,8 @@ from aiohttp.client_reqrep import ClientRequest
 from standardwebhooks import Webhook
 from typing_extensions import override
 
-from workers.outbox.addresses import ForbiddenTarget, Rules, check_url, is_public, literal_address
-from workers.outbox.resolver import CheckedResolver
+from workers.outbox.webhooks.addresses import ForbiddenTarget, Rules, check_url, is_public, literal_address
+from workers.outbox.webhooks.resolver import CheckedResolver
 
 TIMEOUT_SECONDS = 10.0
 _ANSWER_MAX_BYTES = 16 * 1024
