@@ -28,12 +28,12 @@ _PRELOADED = [
     "uvicorn.lifespan.off",
     "uvicorn.protocols.http.httptools_impl",
     "uvloop",
-    "workers.ai_pool",
+    "workers.pools.ai",
     "workers.android.handler",
     "workers.store.artifacts",
-    "workers.outbox.run",
-    "workers.device_pool.pool",
-    "workers.pools",
+    "workers.pools.outbox",
+    "workers.pools.android",
+    "workers.pools.serve",
 ]
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(_PRELOADED)

@@ -13,7 +13,7 @@ from contracts.restarting import PartGone
 from contracts.service_checks import check_services
 from contracts.service_errors import ServiceTrouble
 from contracts.settings import Settings, settings, stop
-from workers.pools import POOLS, NothingToConsume, serve
+from workers.pools.serve import POOLS, NothingToConsume, serve
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ async def _run(name: str, configuration: Settings) -> None:
     gone = False
     try:
         if name == "outbox":
-            from workers.outbox.run import run  # noqa: PLC0415  # each pool loads its own world only
+            from workers.pools.outbox import run  # noqa: PLC0415  # each pool loads its own world only
 
             await run(configuration, stopping)
         else:

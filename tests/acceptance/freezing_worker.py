@@ -21,7 +21,7 @@ from workers.android.devices import Transport
 from workers.android.handler import HeldPhone, RunOnPhone
 from workers.device_pool.leased_phone import LeasedServer
 from workers.handler import Command, Outcome
-from workers.pools import POOLS, Opening, serve
+from workers.pools.serve import POOLS, Opening, serve
 
 FOLDER = "FREEZE_FOLDER"
 """Variable with the folder in which each file `request-*` asks one worker to stop at the seam that it names."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from contracts.settings import Settings, settings
 from workers.handler import Command, Handler, Outcome
-from workers.pools import POOLS, serve
+from workers.pools.serve import POOLS, serve
 
 POISON = "poison"
 _ANSWER_SECONDS = 0.1

@@ -20,7 +20,7 @@ from contracts.settings import Settings
 from contracts.topology import DEAD, REPLIES, ROUTING_KEYS, UNROUTED, WORK_QUEUES, reply_queue
 from ops.stack.session import Session
 from workers.outbox.housekeeping import Retention
-from workers.outbox.run import run
+from workers.pools.outbox import run
 
 RELAY_BODY = orjson.dumps({"sender": "user", "message": "hello", "timestamp": "2026-01-01T00:00:00Z"})
 TAP_BODY = orjson.dumps({"action": "tap", "x": 1, "y": 2})

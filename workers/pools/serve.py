@@ -58,7 +58,7 @@ def _lanes(pools: Sequence[Pool], handler: Handler, shared: Shared) -> Sequence[
 
 
 def _phones(pools: Sequence[Pool], run_on: Any, shared: Shared) -> Sequence[Work]:
-    from workers.device_pool.pool import PhonePool  # noqa: PLC0415  # each pool loads its own world only
+    from workers.pools.android import PhonePool  # noqa: PLC0415  # each pool loads its own world only
 
     return [PhonePool(pool, run_on, shared) for pool in pools]
 
@@ -83,9 +83,9 @@ async def _relay(_: Settings, __: Any) -> AsyncIterator[Handler]:
 
 @asynccontextmanager
 async def _ai(configuration: Settings, database: Any) -> AsyncIterator[Handler]:
-    from workers import ai_pool  # noqa: PLC0415  # each pool loads its own world only
+    from workers.pools import ai  # noqa: PLC0415  # each pool loads its own world only
 
-    async with ai_pool.open_handler(configuration, database) as handler:
+    async with ai.open_handler(configuration, database) as handler:
         yield handler
 
 

@@ -1,0 +1,1 @@
+"""Puts each pool's worker together: what it consumes, with which handler, and in what order things open and close."""
