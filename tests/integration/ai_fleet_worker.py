@@ -16,7 +16,7 @@ from contracts.topology import RETRY_LEVELS, retry_level
 from workers.ai.call import Question, ask
 from workers.ai.client import open_client
 from workers.ai.configuration import load
-from workers.ai.fleet import Failed, Served, Wait, open_fleet
+from workers.ai.limits import Failed, Served, Wait, open_fleet
 from workers.ai.routing import Router
 
 LOCAL_WAIT_SECONDS = 2.0

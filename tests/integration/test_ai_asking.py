@@ -21,9 +21,9 @@ from workers.ai.cache import open_cache
 from workers.ai.client import open_client
 from workers.ai.configuration import load
 from workers.ai.dialogue import Line
-from workers.ai.fleet import RetryBudget, open_fleet
 from workers.ai.handler import build
 from workers.ai.kept import open_kept_answers
+from workers.ai.limits import RetryBudget, open_fleet
 from workers.ai.routing import Router
 from workers.ai.streaming import open_token_streams
 from workers.handler import Command, Handler, Outcome

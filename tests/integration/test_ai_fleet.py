@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from contracts.errors import CommandError, ErrorCode, Permanent, Transient
 from ops.stack.session import Session
 from workers.ai.configuration import Model, Provider, Target
-from workers.ai.fleet import Failed, Fleet, Pass, Served, Unknown, Unused, Wait, open_fleet
+from workers.ai.limits import Failed, Fleet, Pass, Served, Unknown, Unused, Wait, open_fleet
 
 WINDOW_SECONDS = 3.0
 MARGIN_SECONDS = 0.5

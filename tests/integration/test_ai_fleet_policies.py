@@ -15,7 +15,7 @@ from ops.scripted_provider.server import running
 from workers.ai.call import Question, ask
 from workers.ai.client import open_client
 from workers.ai.configuration import Configuration, load
-from workers.ai.fleet import Fleet, Pass, Served, open_fleet
+from workers.ai.limits import Fleet, Pass, Served, open_fleet
 from workers.ai.routing import Router
 
 PROVIDERS = """

@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 from contracts.errors import ErrorCode, Permanent, Transient
 from ops.stack.session import Session
 from workers.ai.configuration import Model, Provider, Target
-from workers.ai.fleet import Failed, Fleet, Pass, Served, Unused, Wait, open_fleet
-from workers.ai.fleet.link import ROOT
+from workers.ai.limits import Failed, Fleet, Pass, Served, Unused, Wait, open_fleet
+from workers.ai.limits.link import ROOT
 
 SERVED = Served(tokens=None, seconds=0.1)
 

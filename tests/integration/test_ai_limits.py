@@ -19,7 +19,7 @@ from ops.scripted_provider.server import running
 from ops.stack.child import Child, Spec, environment
 from ops.stack.session import Session
 from tests.forked import Forked
-from workers.ai.fleet.link import ROOT
+from workers.ai.limits.link import ROOT
 from workers.task_cancellation import end
 
 

@@ -2,9 +2,9 @@
 
 import tracemalloc
 
-from workers.ai.fleet.breaker import Breaker
-from workers.ai.fleet.gates import Leaving
-from workers.ai.fleet.scopes import Report, Scope, Verdict
+from workers.ai.limits.breaker import Breaker
+from workers.ai.limits.protocol import Leaving
+from workers.ai.limits.scopes import Report, Scope, Verdict
 
 SCOPE = Scope("provider:one", "provider", 0, 0, 0)
 

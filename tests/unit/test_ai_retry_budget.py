@@ -1,4 +1,4 @@
-from workers.ai.fleet import RetryBudget
+from workers.ai.limits import RetryBudget
 
 
 class Clock:

@@ -23,7 +23,7 @@ from workers.ai.answer import Answer, Asked
 from workers.ai.call import Completion, Question, ask
 from workers.ai.configuration import Configuration, Target
 from workers.ai.dialogue import Dialogue
-from workers.ai.fleet import Failed, Fleet, Pass, RetryBudget, Served, Unknown, Unused, Wait
+from workers.ai.limits import Failed, Fleet, Pass, RetryBudget, Served, Unknown, Unused, Wait
 from workers.ai.routing import Router
 from workers.ai.streaming import TokenWriter
 from workers.ai.verdicts import Scope

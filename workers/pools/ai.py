@@ -13,9 +13,9 @@ from workers.ai.asking import Asking
 from workers.ai.cache import open_cache
 from workers.ai.client import open_client
 from workers.ai.configuration import ConfigurationError
-from workers.ai.fleet import RetryBudget, open_fleet
 from workers.ai.handler import build
 from workers.ai.kept import open_kept_answers
+from workers.ai.limits import RetryBudget, open_fleet
 from workers.ai.live import LiveConfiguration
 from workers.ai.routing import Router
 from workers.ai.streaming import open_token_streams

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from contracts.errors import CommandError, ErrorCode, Permanent
 from workers.ai.configuration import Target
-from workers.ai.fleet.passes import Failed, Result, Served, Unknown, Unused
+from workers.ai.limits.permit import Failed, Result, Served, Unknown, Unused
 
 Role = Literal["provider", "model", "key"]
 Verdict = Literal["ok", "fail", "alive", "unknown"]

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any, cast
 
-from workers.ai.fleet.gates import LEASE_SECONDS, MARGIN_SECONDS, Ask, Change, Granted, Leaving, Refused
-from workers.ai.fleet.link import Link, Script
-from workers.ai.fleet.passes import WaitReason
-from workers.ai.fleet.scopes import Scope
+from workers.ai.limits.link import Link, Script
+from workers.ai.limits.permit import WaitReason
+from workers.ai.limits.protocol import LEASE_SECONDS, MARGIN_SECONDS, Ask, Change, Granted, Leaving, Refused
+from workers.ai.limits.scopes import Scope
 
 _ENTER, _LEAVE, _RENEW = Script("enter.lua"), Script("leave.lua"), Script("renew.lua")
 _LEASE_MS = int(LEASE_SECONDS * 1000)

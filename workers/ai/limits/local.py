@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import inf
 
-from workers.ai.fleet.breaker import Breaker
-from workers.ai.fleet.gates import MARGIN_SECONDS, Ask, Change, Granted, Leaving, Refused
-from workers.ai.fleet.passes import WaitReason
-from workers.ai.fleet.scopes import Scope
+from workers.ai.limits.breaker import Breaker
+from workers.ai.limits.permit import WaitReason
+from workers.ai.limits.protocol import MARGIN_SECONDS, Ask, Change, Granted, Leaving, Refused
+from workers.ai.limits.scopes import Scope
 
 _EARLY_SECONDS, _LEAST_SECONDS, _POLL_SECONDS, _PURGE_SECONDS = 1.0, 0.2, 0.5, 30.0
 _SPREAD_WIDELY = 500

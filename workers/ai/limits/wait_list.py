@@ -6,9 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from workers.ai.configuration import Target
-from workers.ai.fleet.gates import Ask, Refused
-from workers.ai.fleet.passes import Pass, Unused, Wait
-from workers.ai.fleet.scopes import Scope
+from workers.ai.limits.permit import Pass, Unused, Wait
+from workers.ai.limits.protocol import Ask, Refused
+from workers.ai.limits.scopes import Scope
 
 Choice = tuple[tuple[Scope, ...], ...]
 Attempt = Callable[["Call", float], Awaitable[Pass | Wait | Refused]]

@@ -20,13 +20,13 @@ from contracts.restarting import restarting
 from contracts.service_errors import redis_in_words
 from contracts.topology import RETRY_LEVELS
 from workers.ai.configuration import Target
-from workers.ai.fleet.gates import MARGIN_SECONDS, Ask, Change, Granted, Leaving, Refused
-from workers.ai.fleet.link import Link, Unreachable, listen
-from workers.ai.fleet.local import LocalGates
-from workers.ai.fleet.passes import Failed, Pass, Result, Served, Unused, Wait
-from workers.ai.fleet.rooms import Call, Rooms
-from workers.ai.fleet.scopes import Scope, report, scopes_of
-from workers.ai.fleet.shared import SharedGates
+from workers.ai.limits.link import Link, Unreachable, listen
+from workers.ai.limits.local import LocalGates
+from workers.ai.limits.permit import Failed, Pass, Result, Served, Unused, Wait
+from workers.ai.limits.protocol import MARGIN_SECONDS, Ask, Change, Granted, Leaving, Refused
+from workers.ai.limits.scopes import Scope, report, scopes_of
+from workers.ai.limits.shared import SharedGates
+from workers.ai.limits.wait_list import Call, Rooms
 from workers.retry_policy import LOCAL_WAIT_SECONDS
 from workers.task_cancellation import end
 

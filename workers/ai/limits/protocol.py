@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from workers.ai.fleet.passes import WaitReason
-from workers.ai.fleet.scopes import Report, Scope
+from workers.ai.limits.permit import WaitReason
+from workers.ai.limits.scopes import Report, Scope
 
 LEASE_SECONDS = 6.0
 """A process that has not renewed what it holds for so long has lost it."""

@@ -12,8 +12,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
-from workers.ai.fleet.gates import LEASE_SECONDS, Change, Leaving
-from workers.ai.fleet.scopes import Report, Scope, Verdict
+from workers.ai.limits.protocol import LEASE_SECONDS, Change, Leaving
+from workers.ai.limits.scopes import Report, Scope, Verdict
 
 _FIRST_OPEN_SECONDS, _LONGEST_OPEN_SECONDS, _DEAD_SECONDS = 2.0, 60.0, 300.0
 _RAMP_SECONDS, _RAMP_FREE = 10.0, 64
