@@ -16,9 +16,9 @@ from contracts.errors import CommandError, ErrorCode, Transient
 from contracts.settings import read_settings, secret_from_environment, stop
 from ops.stack.layout import Layout
 from ops.terminal import print_table, print_text, write_json
-from workers.ai.call import Question, ask
-from workers.ai.client import open_client
 from workers.ai.configuration import ConfigurationError, Target, load
+from workers.ai.providers.call import Question, ask
+from workers.ai.providers.client import open_client
 
 app = typer.Typer(help="AI providers: do they answer?", no_args_is_help=True)
 

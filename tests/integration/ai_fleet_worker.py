@@ -13,11 +13,11 @@ import uvloop
 
 from contracts.errors import CommandError
 from contracts.topology import RETRY_LEVELS, retry_level
-from workers.ai.call import Question, ask
-from workers.ai.client import open_client
 from workers.ai.configuration import load
 from workers.ai.limits import Failed, Served, Wait, open_fleet
-from workers.ai.routing import Router
+from workers.ai.providers.call import Question, ask
+from workers.ai.providers.client import open_client
+from workers.ai.routing.router import Router
 
 LOCAL_WAIT_SECONDS = 2.0
 AFTER_FAILURE_SECONDS = 1.0

@@ -19,7 +19,7 @@ from ops.phone.lab import running_adb_server
 from ops.stack.session import Session
 from tests.integration.gateway_process import GatewayProcess, empty_work_queues, gateway_process
 from tests.integration.one_phone import OnePhone, one_phone
-from workers.ai.streaming import TokenStreams, open_token_streams
+from workers.ai.answers.streaming import TokenStreams, open_token_streams
 from workers.android.adb import AdbServer
 from workers.stages import Admitted, Delivery
 

@@ -18,8 +18,8 @@ from ops.stack.redis_server import Redis as RedisServer
 from ops.stack.secrets import write_private
 from ops.stack.session import Session
 from tests.integration.gateway_process import GatewayProcess
-from workers.ai.answer import Answer
-from workers.ai.cache import cache_key, open_cache
+from workers.ai.answers.cache import cache_key, open_cache
+from workers.ai.answers.call_record import Answer
 
 KEYS = (
     "ish:result:o:1",

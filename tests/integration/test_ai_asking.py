@@ -16,16 +16,16 @@ from contracts.errors import CommandError, Deferred, ErrorCode, Permanent, Trans
 from ops.scripted_provider.ledger import Ledger
 from ops.scripted_provider.scripts import Script, Scripts
 from ops.scripted_provider.server import running
-from workers.ai.asking import Asking
-from workers.ai.cache import open_cache
-from workers.ai.client import open_client
+from workers.ai.answers.cache import open_cache
+from workers.ai.answers.checkpoint import open_kept_answers
+from workers.ai.answers.streaming import open_token_streams
 from workers.ai.configuration import load
 from workers.ai.dialogue import Line
+from workers.ai.failover import Asking
 from workers.ai.handler import build
-from workers.ai.kept import open_kept_answers
 from workers.ai.limits import RetryBudget, open_fleet
-from workers.ai.routing import Router
-from workers.ai.streaming import open_token_streams
+from workers.ai.providers.client import open_client
+from workers.ai.routing.router import Router
 from workers.handler import Command, Handler, Outcome
 
 PROVIDERS = """

@@ -6,8 +6,8 @@ import pytest
 import redis.asyncio
 
 from ops.stack.session import Session
-from workers.ai.answer import Answer
-from workers.ai.cache import cache_key, open_cache
+from workers.ai.answers.cache import cache_key, open_cache
+from workers.ai.answers.call_record import Answer
 
 ANSWER = Answer(text="42", finish_reason="stop", provider="scripted", model="steady", tokens_in=3, tokens_out=1)
 

@@ -14,10 +14,10 @@ from pydantic import SecretStr
 
 from contracts.errors import CommandError, ErrorCode, Permanent, Transient
 from ops.scripted_provider.scripts import HARMLESS, Fault
-from workers.ai.call import Completion, Question, ask
-from workers.ai.client import open_client
 from workers.ai.configuration import Model, Provider, Target
 from workers.ai.providers import DIALECTS
+from workers.ai.providers.call import Completion, Question, ask
+from workers.ai.providers.client import open_client
 
 PATHS = {"openai": "/v1", "zai": "/zai/api/paas/v4", "perplexity": "/perplexity", "anthropic": "/anthropic"}
 TOKENS, STRIKES_AFTER = 60, 40

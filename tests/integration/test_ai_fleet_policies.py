@@ -12,11 +12,11 @@ import pytest
 from ops.scripted_provider.ledger import Ledger
 from ops.scripted_provider.scripts import Match, Script, Scripts
 from ops.scripted_provider.server import running
-from workers.ai.call import Question, ask
-from workers.ai.client import open_client
 from workers.ai.configuration import Configuration, load
 from workers.ai.limits import Fleet, Pass, Served, open_fleet
-from workers.ai.routing import Router
+from workers.ai.providers.call import Question, ask
+from workers.ai.providers.client import open_client
+from workers.ai.routing.router import Router
 
 PROVIDERS = """
 [providers.a]

@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 from contracts.ai import AiSend
 from ops.stack.session import Session
 from tests.integration.gateway_process import frozen
-from workers.ai.answer import Answer, Asked
-from workers.ai.kept import KeptAnswers, open_kept_answers
+from workers.ai.answers.call_record import Answer, Asked
+from workers.ai.answers.checkpoint import KeptAnswers, open_kept_answers
 from workers.handler import Command
 
 ASKED = Asked(

@@ -15,10 +15,10 @@ from contracts.errors import CommandError, ErrorCode, Permanent, Transient
 from ops.scripted_provider.ledger import Ledger
 from ops.scripted_provider.scripts import Script, Scripts
 from ops.scripted_provider.server import running
-from workers.ai.call import Completion, Question, ask
-from workers.ai.client import open_client
 from workers.ai.configuration import Configuration, load
 from workers.ai.providers import DIALECTS
+from workers.ai.providers.call import Completion, Question, ask
+from workers.ai.providers.client import open_client
 
 PROMPT = "why is the sky blue"
 KEY = "key-planted-in-the-file"

@@ -13,9 +13,9 @@ import pytest
 
 from contracts.errors import ErrorCode, Permanent
 from ops.stack.binaries import Finder, default_cache_dir
-from workers.ai.call import Completion, Question, ask
-from workers.ai.client import open_client
 from workers.ai.configuration import load
+from workers.ai.providers.call import Completion, Question, ask
+from workers.ai.providers.client import open_client
 
 QUESTION = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 

@@ -25,7 +25,7 @@ from tests.integration.gateway_process import (
     post,
     recorded,
 )
-from workers.ai.streaming import TokenStreams
+from workers.ai.answers.streaming import TokenStreams
 
 QUESTION = {"prompt": "hello", "stream": True}
 

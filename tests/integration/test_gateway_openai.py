@@ -17,7 +17,7 @@ from tests.integration.gateway_process import (
     gateway_process,
     take,
 )
-from workers.ai.streaming import TokenStreams
+from workers.ai.answers.streaming import TokenStreams
 
 
 async def test_whole_answer(services: Session, client: httpx.AsyncClient) -> None:

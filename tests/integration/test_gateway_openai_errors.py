@@ -16,7 +16,7 @@ from tests.integration.gateway_process import (
     frozen,
     gateway_process,
 )
-from workers.ai.streaming import TokenStreams
+from workers.ai.answers.streaming import TokenStreams
 
 
 @pytest.mark.parametrize("stream", [False, True])

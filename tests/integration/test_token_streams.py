@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from contracts.tokens import stream_key
 from ops.stack.session import Session
 from tests.integration.gateway_process import DEADLINE_SECONDS, eventually, frozen
-from workers.ai.streaming import TokenStreams, open_token_streams
+from workers.ai.answers.streaming import TokenStreams, open_token_streams
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from workers.ai.configuration import ConfigurationError
-from workers.ai.live import LiveConfiguration
+from workers.ai.live_configuration import LiveConfiguration
 
 LOOK_SECONDS = 0.02
 

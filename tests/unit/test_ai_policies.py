@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from workers.ai.configuration import Configuration, load
-from workers.ai.routing import Candidate, Router
+from workers.ai.routing.router import Candidate, Router
 
 
 def loaded(folder: Path, policy: str, *providers: str, models: str = "") -> Configuration:

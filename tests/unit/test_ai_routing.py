@@ -5,7 +5,7 @@ import pytest
 
 from contracts.errors import ErrorCode, Permanent
 from workers.ai.configuration import Configuration, load
-from workers.ai.routing import Exhausted, Route, Router
+from workers.ai.routing.router import Exhausted, Route, Router
 
 FILE = """
 [providers.zai]

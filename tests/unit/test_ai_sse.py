@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.ai.sse import Event, EventParser, EventTooLong
+from workers.ai.providers.sse import Event, EventParser, EventTooLong
 
 STREAM = (
     b"\xef\xbb\xbf: a comment\r\n"

@@ -5,7 +5,7 @@ import pytest
 
 from contracts.errors import CommandError, ErrorCode, Permanent, Transient
 from workers.ai.providers import DIALECTS
-from workers.ai.verdicts import judge, retry_after_seconds
+from workers.ai.providers.errors import judge, retry_after_seconds
 
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 SECRET = "a quote of the prompt"

@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from contracts.ai import AiSend
-from workers.ai.answer import Answer, Asked
-from workers.ai.asking import Asking
-from workers.ai.cache import AnswerCache, cache_key
+from workers.ai.answers.cache import AnswerCache, cache_key
+from workers.ai.answers.call_record import Answer, Asked
+from workers.ai.answers.checkpoint import KeptAnswers
+from workers.ai.answers.streaming import TokenStreams, TokenWriter
 from workers.ai.dialogue import Dialogue, History, Line, wants_history
-from workers.ai.kept import KeptAnswers
-from workers.ai.routing import DEFAULT_ALIAS
-from workers.ai.streaming import TokenStreams, TokenWriter
+from workers.ai.failover import Asking
+from workers.ai.routing.router import DEFAULT_ALIAS
 from workers.handler import Command, Handler, Message, Outcome, Usage
 
 

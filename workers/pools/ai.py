@@ -9,16 +9,16 @@ from typing import Any
 from contracts.restarting import restarting
 from contracts.seal import Seal
 from contracts.settings import Settings, secret_from_environment, stop
-from workers.ai.asking import Asking
-from workers.ai.cache import open_cache
-from workers.ai.client import open_client
+from workers.ai.answers.cache import open_cache
+from workers.ai.answers.checkpoint import open_kept_answers
+from workers.ai.answers.streaming import open_token_streams
 from workers.ai.configuration import ConfigurationError
+from workers.ai.failover import Asking
 from workers.ai.handler import build
-from workers.ai.kept import open_kept_answers
 from workers.ai.limits import RetryBudget, open_fleet
-from workers.ai.live import LiveConfiguration
-from workers.ai.routing import Router
-from workers.ai.streaming import open_token_streams
+from workers.ai.live_configuration import LiveConfiguration
+from workers.ai.providers.client import open_client
+from workers.ai.routing.router import Router
 from workers.handler import Handler
 from workers.store.ai_models import record_models
 from workers.store.conversations import history_from

@@ -13,7 +13,7 @@ from contracts.errors import ErrorCode, Permanent
 from workers.ai.configuration import Target
 from workers.ai.providers.chat_completions import count
 from workers.ai.providers.dialect import Dialect, MalformedAnswer, Piece, Request
-from workers.ai.verdicts import (
+from workers.ai.providers.errors import (
     BUSY,
     FAILING,
     KEY_DEAD,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from workers.ai.configuration import Target
-from workers.ai.verdicts import ErrorTable, Verdict
+from workers.ai.providers.errors import ErrorTable, Verdict
 
 
 class MalformedAnswer(ValueError):

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from workers.ai.configuration import Target
 from workers.ai.providers import chat_completions
 from workers.ai.providers.dialect import Dialect, Request
-from workers.ai.verdicts import (
+from workers.ai.providers.errors import (
     BUSY,
     FAILING,
     KEY_DEAD,

@@ -9,7 +9,7 @@ from typing import Any
 
 from workers.ai.providers import chat_completions, openai
 from workers.ai.providers.dialect import Dialect, Piece
-from workers.ai.verdicts import REFUSED, ErrorTable
+from workers.ai.providers.errors import REFUSED, ErrorTable
 
 _SOURCE_FIELDS = ("url", "title", "date")
 

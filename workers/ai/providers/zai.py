@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from contracts.errors import ErrorCode, Transient
 from workers.ai.providers import chat_completions
 from workers.ai.providers.dialect import Dialect
-from workers.ai.verdicts import (
+from workers.ai.providers.errors import (
     BUSY,
     FAILING,
     IN_FLIGHT,

@@ -19,7 +19,7 @@ from contracts.redis_client import open_redis, patience
 from contracts.restarting import restarting
 from contracts.seal import Seal
 from contracts.service_errors import redis_in_words
-from workers.ai.answer import Answer
+from workers.ai.answers.call_record import Answer
 from workers.task_cancellation import end
 
 _PATIENCE_SECONDS = 0.5

@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from workers.ai.call import Completion
 from workers.ai.configuration import Target
+from workers.ai.providers.call import Completion
 
 
 class Answer(BaseModel):

@@ -10,7 +10,7 @@ from contracts.errors import CommandError, ErrorCode, Permanent, Transient
 from workers.ai.configuration import Target
 from workers.ai.providers import DIALECTS
 from workers.ai.providers.dialect import MalformedAnswer, Piece
-from workers.ai.verdicts import REFUSED, Scope, Verdict, error_for, judge
+from workers.ai.providers.errors import REFUSED, Scope, Verdict, error_for, judge
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 """Of an answer in one piece, of one event of a stream, and of the text that all its events make (there: characters)."""

@@ -21,7 +21,7 @@ from contracts.redis_client import open_redis, patience
 from contracts.restarting import restarting
 from contracts.seal import Seal
 from contracts.service_errors import redis_in_words
-from workers.ai.answer import Answer, Asked
+from workers.ai.answers.call_record import Answer, Asked
 from workers.handler import Command
 from workers.task_cancellation import end
 

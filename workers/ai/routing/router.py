@@ -8,8 +8,8 @@ from typing import Any
 
 from contracts.errors import ErrorCode, Permanent
 from workers.ai.configuration import Alias, Configuration, Policy, Target
-from workers.ai.latency import Call, Latencies
-from workers.ai.policies import Candidate, Policies
+from workers.ai.routing.latency import Call, Latencies
+from workers.ai.routing.policies import Candidate, Policies
 
 __all__ = ["DEFAULT_ALIAS", "Call", "Candidate", "Exhausted", "Route", "Router"]
 

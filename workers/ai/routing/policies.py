@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 
 from workers.ai.configuration import Policy, Target
-from workers.ai.latency import Latencies
+from workers.ai.routing.latency import Latencies
 
 _LATENCY_SHARE, _PRICE_SHARE, _LOAD_SHARE = 0.5, 0.3, 0.2
 _USUAL_PLACES = 10

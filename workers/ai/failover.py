@@ -19,14 +19,14 @@ import httpx
 
 from contracts.ai import MAX_TIMEOUT_SECONDS, AiSend
 from contracts.errors import CommandError, Deferred, ErrorCode, Expired, Permanent, Transient
-from workers.ai.answer import Answer, Asked
-from workers.ai.call import Completion, Question, ask
+from workers.ai.answers.call_record import Answer, Asked
+from workers.ai.answers.streaming import TokenWriter
 from workers.ai.configuration import Configuration, Target
 from workers.ai.dialogue import Dialogue
 from workers.ai.limits import Failed, Fleet, Pass, RetryBudget, Served, Unknown, Unused, Wait
-from workers.ai.routing import Router
-from workers.ai.streaming import TokenWriter
-from workers.ai.verdicts import Scope
+from workers.ai.providers.call import Completion, Question, ask
+from workers.ai.providers.errors import Scope
+from workers.ai.routing.router import Router
 from workers.handler import Command, Usage
 
 _OPTIONS = frozenset({"temperature", "top_p", "max_tokens", "stop", "seed", "response_format"})

@@ -20,10 +20,10 @@ import httpx
 import orjson
 
 from contracts.errors import CommandError, ErrorCode, Transient
-from workers.ai.completion import ENDLESS, MAX_ANSWER_BYTES, Completion, Reading
+from workers.ai.answers.completion import ENDLESS, MAX_ANSWER_BYTES, Completion, Reading
 from workers.ai.configuration import Target
-from workers.ai.sse import Event, EventParser, EventTooLong
-from workers.ai.verdicts import Scope, Verdict, is_error
+from workers.ai.providers.errors import Scope, Verdict, is_error
+from workers.ai.providers.sse import Event, EventParser, EventTooLong
 
 __all__ = ["Completion", "Question", "ask"]
 
@@ -77,7 +77,7 @@ async def ask(
     and the question's own for everything. Comments and pings hold none of them up.
 
     Args:
-        client: From `workers.ai.client.open_client`.
+        client: From `workers.ai.providers.client.open_client`.
         target: Where.
         question: What.
         on_text: Gets each piece of the text as it arrives; together they are the text of a call that succeeds.
