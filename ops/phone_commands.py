@@ -21,8 +21,8 @@ from ops.phone.status import effect_line, status
 from ops.stack.layout import LOOPBACK, PHONE_HOST, Layout
 from ops.stack.probes import port_is_free
 from ops.terminal import console, write_json, write_line
-from workers.android.adb import AdbFailure, AdbServer
-from workers.android.devices import parse_servers
+from workers.android.adb.server import AdbFailure, AdbServer
+from workers.android.monitor.devices import parse_servers
 
 app = typer.Typer(help="Simulated phones, to try things without a real one.", no_args_is_help=True)
 

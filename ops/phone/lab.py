@@ -14,8 +14,8 @@ from ops.phone.fleet import Listening, phones
 from ops.phone.interpreter import run
 from ops.phone.streams import Captured, Source
 from ops.stack.binaries import adb
-from workers.android.adb import AdbFailure, AdbServer
-from workers.android.states import READY
+from workers.android.adb.server import AdbFailure, AdbServer
+from workers.android.adb.states import READY
 
 PHONE_HOST = "127.0.0.2"
 """Not 127.0.0.1, where adb takes a listener for an emulator and gives it another serial."""

@@ -17,8 +17,8 @@ from typing import Any
 
 from contracts.android import AndroidExecute
 from contracts.settings import Settings, settings
-from workers.android.devices import Transport
 from workers.android.handler import HeldPhone, RunOnPhone
+from workers.android.monitor.devices import Transport
 from workers.device_pool.leased_phone import LeasedServer
 from workers.handler import Command, Outcome
 from workers.pools.serve import POOLS, Opening, serve

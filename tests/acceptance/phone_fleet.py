@@ -13,7 +13,7 @@ from ops.phone.effects import read_effects
 from ops.stack.layout import PHONE_HOST
 from tests.acceptance.records import until
 from tests.acceptance.stage import Stage, free_port
-from workers.android.adb import AdbFailure, AdbServer
+from workers.android.adb.server import AdbFailure, AdbServer
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from ops.stack.layout import PHONE_HOST
 from ops.stack.session import Fault, Session
 from tests.acceptance.records import POLL_SECONDS, Queues, Records, until
 from tests.forked import Forked
-from workers.android.adb import AdbServer
+from workers.android.adb.server import AdbServer
 
 ROOT = Path(__file__).parents[2]
 QUICK = {"ISH_LEASE_SECONDS": "1.5", "ISH_HEARTBEAT_SECONDS": "0.3", "ISH_OUTBOX_AFTER_SECONDS": "1"}

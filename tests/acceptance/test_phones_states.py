@@ -14,7 +14,7 @@ from ops.phone.lab import running_adb_server
 from tests.acceptance.phone_fleet import PhoneFleet, phone_fleet
 from tests.acceptance.records import until
 from tests.acceptance.stage import Stage
-from workers.android.adb import AdbServer
+from workers.android.adb.server import AdbServer
 
 PROGRAMS: dict[str, Callable[[], AdbProgram]] = {
     "adb of today": bundled,

@@ -20,8 +20,8 @@ from tests.benchmarks.commands import phone_command
 from tests.benchmarks.product import Product
 from tests.benchmarks.rounds import OURS, Claim, Contender, Outcome, Round, Turns, ratio
 from tests.benchmarks.stand import ROOT, BenchmarkFailed, Stand, wait_for
-from workers.android.adb import AdbServer
-from workers.android.devices import Transport, parse_servers
+from workers.android.adb.server import AdbServer
+from workers.android.monitor.devices import Transport, parse_servers
 from workers.android.runner import run_action
 
 PHONES = 20

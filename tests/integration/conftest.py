@@ -20,7 +20,7 @@ from ops.stack.session import Session
 from tests.integration.gateway_process import GatewayProcess, empty_work_queues, gateway_process
 from tests.integration.one_phone import OnePhone, one_phone
 from workers.ai.answers.streaming import TokenStreams, open_token_streams
-from workers.android.adb import AdbServer
+from workers.android.adb.server import AdbServer
 from workers.stages import Admitted, Delivery
 
 

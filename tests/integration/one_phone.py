@@ -14,8 +14,8 @@ from contracts.errors import CommandError
 from ops.phone.device import Device
 from ops.phone.effects import read_effects
 from ops.phone.lab import connected_phones
-from workers.android.adb import AdbServer
-from workers.android.devices import Transport
+from workers.android.adb.server import AdbServer
+from workers.android.monitor.devices import Transport
 from workers.android.readings import Reading
 from workers.android.runner import run_action
 from workers.android.session import ScreenMemory

@@ -8,7 +8,7 @@ from contracts.errors import ErrorCode
 from ops.phone.device import Device
 from ops.phone.fleet import Listening
 from ops.phone.lab import connected_phones, until, until_state
-from workers.android.adb import MAX_OUTPUT_BYTES, AdbFailure, AdbServer
+from workers.android.adb.server import MAX_OUTPUT_BYTES, AdbFailure, AdbServer
 
 LIMIT_SECONDS = 2
 PATIENCE_SECONDS = 60

@@ -9,7 +9,7 @@ from contracts.android import action_from
 from contracts.errors import CommandError, Deferred, ErrorCode, Indeterminate, Permanent, Transient
 from ops.phone.lab import until, until_state
 from tests.integration.one_phone import BOTH_ADBS, NOTES, OnePhone
-from workers.android.adb import MAX_OUTPUT_BYTES, AdbServer
+from workers.android.adb.server import MAX_OUTPUT_BYTES, AdbServer
 from workers.android.runner import run_action
 from workers.android.session import FENCE_FILE
 

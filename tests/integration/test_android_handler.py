@@ -13,9 +13,9 @@ from contracts.android import AndroidExecute
 from contracts.errors import CommandError, Deferred, ErrorCode, Expired, Indeterminate, Permanent, Transient
 from ops.phone.lab import until_state
 from tests.integration.one_phone import PATIENCE_SECONDS, OnePhone, one_phone
-from workers.android.adb import AdbServer
-from workers.android.devices import Transport
+from workers.android.adb.server import AdbServer
 from workers.android.handler import RunOnPhone, build
+from workers.android.monitor.devices import Transport
 from workers.handler import Command, Outcome, StoredArtifact
 
 TAP = {"action": "tap", "x": 1, "y": 2}

@@ -7,7 +7,7 @@ import pytest
 from contracts import android_shell
 from contracts.android import action_from, action_from_command
 from tests.integration.one_phone import NOTES, OnePhone, one_phone
-from workers.android.adb import AdbServer
+from workers.android.adb.server import AdbServer
 from workers.android.keyboard import ADB_KEYBOARD
 
 PIECES = (

@@ -13,8 +13,8 @@ from contracts.errors import CommandError, Deferred, ErrorCode, Indeterminate, P
 from ops.phone.device import Device
 from ops.phone.lab import PHONE_HOST, connected_phone, connected_phones, until, until_state
 from tests.integration.one_phone import BOTH_ADBS, one_phone
-from workers.android.adb import AdbFailure, AdbServer, BoundServer
-from workers.android.watch import Watcher
+from workers.android.adb.server import AdbFailure, AdbServer, BoundServer
+from workers.android.monitor.watch import Watcher
 from workers.device_pool.leased_phone import Hold
 from workers.task_cancellation import end
 

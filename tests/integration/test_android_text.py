@@ -8,7 +8,7 @@ from contracts.errors import ErrorCode, Indeterminate, Permanent
 from ops.phone.device import LATIN_KEYBOARD
 from ops.phone.lab import until
 from tests.integration.one_phone import NOTES, OnePhone, one_phone
-from workers.android.adb import AdbServer
+from workers.android.adb.server import AdbServer
 from workers.android.keyboard import ADB_KEYBOARD
 
 

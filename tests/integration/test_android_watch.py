@@ -8,8 +8,8 @@ import pytest
 
 from ops.phone.effects import read_effects
 from ops.phone.lab import connected_phone, running_adb_server
-from workers.android.adb import AdbServer
-from workers.android.watch import FORGOTTEN_AFTER, Watcher
+from workers.android.adb.server import AdbServer
+from workers.android.monitor.watch import FORGOTTEN_AFTER, Watcher
 from workers.task_cancellation import end
 
 PATIENCE_SECONDS = 60

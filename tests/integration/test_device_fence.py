@@ -12,10 +12,10 @@ from typing_extensions import override
 
 from contracts.errors import CommandError, Deferred, ErrorCode, Permanent
 from tests.integration.one_phone import OnePhone, one_phone
-from workers.android.adb import AdbFailure, AdbServer
-from workers.android.devices import Transport
+from workers.android.adb.server import AdbFailure, AdbServer
+from workers.android.monitor.devices import Transport
+from workers.android.monitor.watch import Watcher
 from workers.android.session import FENCE_FILE
-from workers.android.watch import Watcher
 from workers.device_pool.leased_phone import Hold
 from workers.task_cancellation import end
 

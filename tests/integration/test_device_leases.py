@@ -13,7 +13,7 @@ import pytest
 from contracts.database import open_pool
 from ops.devices import list_devices, release_device, tag_device, untag_device
 from ops.stack.session import Session
-from workers.android.devices import DeviceFacts
+from workers.android.monitor.devices import DeviceFacts
 from workers.device_pool.leases import read_picture, release, take
 from workers.store.devices import Recorder, Seen
 from workers.store.heartbeat import Registration

@@ -5,7 +5,7 @@ import adbutils
 
 from ops.phone.device import Device
 from ops.phone.lab import connected_phones
-from workers.android.adb import AdbServer
+from workers.android.adb.server import AdbServer
 
 PATIENCE_SECONDS = 60
 

@@ -11,7 +11,7 @@ import pytest
 from ops.phone.control_port import control_phone
 from ops.phone.effects import read_effects
 from ops.phone.lab import PHONE_HOST, until_state
-from workers.android.adb import AdbServer
+from workers.android.adb.server import AdbServer
 
 COUNT = 20
 COMMANDS = 25

@@ -18,7 +18,7 @@ from ops.phone.control_port import control_phone
 from ops.phone.effects import read_effects
 from ops.phone.lab import PHONE_HOST, until_state
 from tests.integration.one_phone import BOTH_ADBS
-from workers.android.adb import AdbServer
+from workers.android.adb.server import AdbServer
 
 TRACE_COLOUR = (220, 60, 60)
 DEADLINE_SECONDS = 60

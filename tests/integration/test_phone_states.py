@@ -12,7 +12,7 @@ from ops.phone.effects import read_effects
 from ops.phone.files import BIG, BIG_BYTES
 from ops.phone.lab import connected_phones, running_adb_server, until, until_state
 from tests.integration.one_phone import BOTH_ADBS
-from workers.android.adb import MAX_OUTPUT_BYTES, AdbFailure, AdbServer
+from workers.android.adb.server import MAX_OUTPUT_BYTES, AdbFailure, AdbServer
 
 LIMIT_SECONDS = 1
 PATIENCE_SECONDS = 60

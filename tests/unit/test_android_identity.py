@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from workers.android.devices import DeviceFacts
-from workers.android.identity import Connection, Name, Sighting, address_name, hints, names, usable_serial
+from workers.android.monitor.devices import DeviceFacts
+from workers.android.monitor.identity import Connection, Name, Sighting, address_name, hints, names, usable_serial
 
 S = "127.0.0.1:5037"
 A: Connection = (S, "127.0.0.2:5600", "1")

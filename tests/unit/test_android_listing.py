@@ -2,7 +2,7 @@
 
 import pytest
 
-from workers.android.listing import ListedPhone, read_listing
+from workers.android.adb.listing import ListedPhone, read_listing
 
 TLS = "adb-35121JEHN28132-jr888A (2)._adb-tls-connect._tcp"
 NOT_ALLOWED = "no permissions (user in plugdev group); see [http://developer.android.com/tools/device.html]"

@@ -13,7 +13,7 @@ from contracts.errors import ErrorCode, Permanent
 from ops.phone import sh
 from ops.phone.syntax import Simple
 from workers.android.actions import Plan, plan
-from workers.android.adb import ShellOutput
+from workers.android.adb.server import ShellOutput
 from workers.android.keyboard import line_for_any, line_for_ascii
 from workers.android.png import NotAPicture, find_picture
 

@@ -1,7 +1,7 @@
 import pytest
 
 from contracts.errors import ErrorCode
-from workers.android.adb import ShellOutput
+from workers.android.adb.server import ShellOutput
 from workers.android.readings import failure
 from workers.android.reasons import MAX_REASON_CHARACTERS, complains, reason
 

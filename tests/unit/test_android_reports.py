@@ -1,10 +1,10 @@
 import pytest
 
 from contracts.errors import ErrorCode, Permanent
-from workers.android.adb import AdbServer
-from workers.android.devices import parse_servers
+from workers.android.adb.server import AdbServer
+from workers.android.adb.states import hint, not_configured, not_ready
+from workers.android.monitor.devices import parse_servers
 from workers.android.reports import read_battery, read_focus, read_packages, read_properties, read_screen
-from workers.android.states import hint, not_configured, not_ready
 
 # as a Pixel with Android 14 prints it
 BATTERY = """Current Battery Service state:

@@ -5,7 +5,7 @@ import pytest
 from typing_extensions import override
 
 from contracts.errors import ErrorCode, Indeterminate, Transient
-from workers.android.adb import AdbFailure, AdbServer, ShellOutput
+from workers.android.adb.server import AdbFailure, AdbServer, ShellOutput
 from workers.android.session import Session
 from workers.handler import StoredArtifact
 

@@ -4,7 +4,7 @@ import pytest
 
 from contracts.android import AndroidExecute
 from contracts.errors import CommandError, Deferred, ErrorCode, Permanent
-from workers.android.adb import AdbFailure
+from workers.android.adb.server import AdbFailure
 from workers.device_pool.selection import Candidate, Refuse, To, Wait, choose
 
 DOWN = AdbFailure(ErrorCode.ADB_SERVER_DOWN, "no adb server answers at h:1")

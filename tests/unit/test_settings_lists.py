@@ -9,7 +9,7 @@ from contracts.addresses import read_addresses, write_addresses
 from contracts.settings import Settings, read_settings
 from ops.stack.addresses import Given
 from ops.stack.layout import Layout
-from workers.android.devices import parse_servers
+from workers.android.monitor.devices import parse_servers
 
 LISTS = {"adb_servers": ("127.0.0.1:6037,127.0.0.1:6038", "127.0.0.1:6037,127.0.0.1:x")}
 """Two good values of each setting that takes a list, and a good one beside a bad one."""

@@ -8,7 +8,7 @@ from functools import singledispatch
 from contracts import android_actions as android
 from contracts import android_keys
 from contracts import android_screen_actions as screen_actions
-from workers.android.adb import MAX_OUTPUT_BYTES, ShellOutput
+from workers.android.adb.server import MAX_OUTPUT_BYTES, ShellOutput
 from workers.android.pictures import read_picture
 from workers.android.readings import (
     Reading,

@@ -9,7 +9,7 @@ import shlex
 
 from contracts import android_actions as android
 from contracts.errors import ErrorCode, Permanent
-from workers.android.adb import ShellOutput
+from workers.android.adb.server import ShellOutput
 from workers.android.readings import Reading, failure, read_started, succeeded, text_of
 from workers.android.reasons import complains
 from workers.android.reports import read_packages

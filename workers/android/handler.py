@@ -8,10 +8,10 @@ from typing import Protocol
 
 from contracts.android import AndroidExecute
 from contracts.errors import CommandError, Deferred, ErrorCode, Expired, Permanent, Transient
-from workers.android.devices import Transport
+from workers.android.adb.states import LOOK_AGAIN_SECONDS
+from workers.android.monitor.devices import Transport
 from workers.android.runner import run_action
 from workers.android.session import ScreenMemory
-from workers.android.states import LOOK_AGAIN_SECONDS
 from workers.handler import Command, Outcome, StoredArtifact, Usage
 
 _MARGIN_SECONDS = 0.25

@@ -12,7 +12,7 @@ import shlex
 
 from contracts import android_actions as android
 from contracts.errors import CommandError, ErrorCode, Permanent
-from workers.android.adb import AdbFailure, ShellOutput
+from workers.android.adb.server import AdbFailure, ShellOutput
 from workers.android.apps import current_user, installed_packages, is_installed
 from workers.android.readings import Reading, failure, text_of
 from workers.android.session import Session

@@ -10,10 +10,10 @@ import re
 import shlex
 
 from contracts.errors import ErrorCode, Permanent
-from workers.android.adb import AdbFailure, ShellOutput
-from workers.android.looking import look
+from workers.android.adb.server import AdbFailure, ShellOutput
 from workers.android.readings import Reading, failure, read_silence, succeeded, text_of
 from workers.android.reasons import complains
+from workers.android.screen import look
 from workers.android.session import Session
 
 ADB_KEYBOARD = "com.android.adbkeyboard/.AdbIME"

@@ -4,7 +4,7 @@ import asyncio
 import re
 
 from contracts.errors import ErrorCode, Permanent
-from workers.android.adb import ShellOutput
+from workers.android.adb.server import ShellOutput
 from workers.android.png import NotAPicture, find_picture
 from workers.android.readings import Reading, artifact_reading, succeeded, text_of
 from workers.android.session import Session

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contracts.errors import ErrorCode, Permanent
-from workers.android.adb import ShellOutput
+from workers.android.adb.server import ShellOutput
 from workers.android.reasons import complains, reason
 from workers.handler import Artifact
 

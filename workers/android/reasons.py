@@ -7,7 +7,7 @@ of some vendors print a page of their own before the answer, also when all is we
 import re
 from collections.abc import Iterator
 
-from workers.android.adb import ShellOutput
+from workers.android.adb.server import ShellOutput
 
 MAX_REASON_CHARACTERS = 300
 _SEARCHED_BYTES = 64 * 1024

@@ -9,9 +9,9 @@ import orjson
 from contracts import android_actions as android
 from contracts import android_screen_actions as screen_actions
 from contracts.errors import Cancelled, CommandError, ErrorCode, Permanent
-from workers.android import apps, files, installing, keyboard, looking, pictures
+from workers.android import apps, files, installing, keyboard, pictures, screen
 from workers.android.actions import plan
-from workers.android.adb import AdbFailure
+from workers.android.adb.server import AdbFailure
 from workers.android.elements import Element, Screen
 from workers.android.flows import catalog
 from workers.android.flows.engine import Engine
@@ -115,13 +115,13 @@ async def _carry_out(session: Session, action: android.Action) -> Reading:
         case screen_actions.ClearText():
             reading = await keyboard.clear_text(session)
         case screen_actions.DumpScreen():
-            reading = await looking.dump(session)
+            reading = await screen.dump(session)
         case screen_actions.Find():
-            reading = await looking.find(session, action)
+            reading = await screen.find(session, action)
         case screen_actions.WaitFor():
-            reading = await looking.wait_for(session, action)
+            reading = await screen.wait_for(session, action)
         case screen_actions.TapOn():
-            reading = await looking.tap_on(session, action)
+            reading = await screen.tap_on(session, action)
         case screen_actions.TakeScreenshot(display=int(display)):
             reading = await pictures.screenshot(session, display=display)
         case _:
@@ -232,7 +232,7 @@ class _PhoneStage:
         return await _perform(self._session, action)
 
     async def look(self) -> Screen:
-        return await looking.look_once(self._session)
+        return await screen.look_once(self._session)
 
     async def tap(self, element: Element) -> None:
-        await looking.tap_element(self._session, element)
+        await screen.tap_element(self._session, element)

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from contracts.errors import CommandError, ErrorCode, Indeterminate, Permanent, Transient
-from workers.android import adb_files
-from workers.android.adb import MAX_OUTPUT_BYTES, AdbFailure, AdbServer, ShellOutput
+from workers.android.adb import files
+from workers.android.adb.server import MAX_OUTPUT_BYTES, AdbFailure, AdbServer, ShellOutput
+from workers.android.adb.states import BOOTING, not_ready
 from workers.android.readings import failure, text_of
 from workers.android.reasons import MAX_REASON_CHARACTERS
-from workers.android.states import BOOTING, not_ready
 from workers.cancellation import Cancellation
 from workers.handler import StoredArtifact
 
@@ -212,7 +212,7 @@ class Session:
         await self._check_fence()
         try:
             async with self._cancellation.interruptible():
-                await adb_files.write_file(
+                await files.write_file(
                     self._server,
                     self._serial,
                     path,
@@ -220,7 +220,7 @@ class Session:
                     timeout_seconds=self._time_to_send(),
                     written_at=int(time.time()),
                 )
-        except adb_files.FileRefused as refused:
+        except files.FileRefused as refused:
             raise _refused(refused) from refused
 
     async def read_file(self, path: str) -> bytes:
@@ -232,16 +232,16 @@ class Session:
         """
         try:
             async with self._cancellation.interruptible():
-                return await adb_files.read_file(
+                return await files.read_file(
                     self._server,
                     self._serial,
                     path,
                     timeout_seconds=self._time_to_send(),
                     limit_bytes=self.artifact_limit_bytes,
                 )
-        except adb_files.FileRefused as refused:
+        except files.FileRefused as refused:
             raise _refused(refused) from refused
-        except adb_files.FileTooLarge:
+        except files.FileTooLarge:
             sentence = f"the file is larger than the {self.artifact_limit_bytes} bytes that an artifact may have"
             raise Permanent(ErrorCode.TRUNCATED, sentence) from None
 
@@ -309,7 +309,7 @@ def _fenced(line: str, fence: str) -> str:
     )
 
 
-def _refused(refused: adb_files.FileRefused) -> Permanent:
+def _refused(refused: files.FileRefused) -> Permanent:
     said = text_of(str(refused).encode(errors="replace")).strip()[:MAX_REASON_CHARACTERS]
     code = ErrorCode.DENIED if "denied" in said.lower() else ErrorCode.NONZERO_EXIT
     return Permanent(code, f"the phone refused the file: {said}")

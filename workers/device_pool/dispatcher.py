@@ -25,7 +25,7 @@ from contracts.publisher import Publisher, PublishFailed
 from contracts.restarting import tell_fault
 from contracts.settings import Settings
 from contracts.topology import ANDROID, device_key
-from workers.android.adb import AdbFailure
+from workers.android.adb.server import AdbFailure
 from workers.consume.admission import admit
 from workers.device_pool.queues import PhonesIntake
 from workers.device_pool.selection import Candidate, Refuse, To, choose

@@ -5,9 +5,9 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 
-from workers.android.devices import DeviceFacts
-from workers.android.states import FENCE_UNSUPPORTED, OFFLINE, READY
-from workers.android.watch import Watcher
+from workers.android.adb.states import FENCE_UNSUPPORTED, OFFLINE, READY
+from workers.android.monitor.devices import DeviceFacts
+from workers.android.monitor.watch import Watcher
 from workers.device_pool.leased_phone import Hold
 from workers.device_pool.leases import Picture, Recorded
 from workers.device_pool.queues import PhonesIntake

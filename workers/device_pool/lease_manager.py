@@ -22,8 +22,8 @@ from contracts.logs import get_logger
 from contracts.restarting import restarting, tell_fault
 from contracts.service_errors import postgres_in_words
 from contracts.settings import Settings
-from workers.android.states import OFFLINE
-from workers.android.watch import Watcher
+from workers.android.adb.states import OFFLINE
+from workers.android.monitor.watch import Watcher
 from workers.device_pool import leases
 from workers.device_pool.inventory import Roster
 from workers.device_pool.leased_phone import Hold

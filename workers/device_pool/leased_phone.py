@@ -17,13 +17,13 @@ from typing_extensions import override
 
 from contracts.errors import Deferred, ErrorCode, Permanent
 from contracts.logs import get_logger
-from workers.android.adb import AdbFailure, BoundServer
-from workers.android.devices import Transport
-from workers.android.identity import usable_serial
+from workers.android.adb.server import AdbFailure, BoundServer
+from workers.android.adb.states import LOOK_AGAIN_SECONDS, OFFLINE, UNRESPONSIVE, UNSUPPORTED, not_ready, unsupported
+from workers.android.monitor.devices import Transport
+from workers.android.monitor.identity import usable_serial
+from workers.android.monitor.phone import MARK_FILE
+from workers.android.monitor.watch import Watcher
 from workers.android.session import FENCE_FILE
-from workers.android.states import LOOK_AGAIN_SECONDS, OFFLINE, UNRESPONSIVE, UNSUPPORTED, not_ready, unsupported
-from workers.android.watch import Watcher
-from workers.android.watched import MARK_FILE
 
 _FENCE_SECONDS = 3.0
 _LOOK_SECONDS = 0.1

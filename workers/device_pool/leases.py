@@ -11,8 +11,8 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from workers.android.devices import DeviceFacts
-from workers.android.watch import FORGOTTEN_AFTER
+from workers.android.monitor.devices import DeviceFacts
+from workers.android.monitor.watch import FORGOTTEN_AFTER
 
 _WORKERS = """
 select incarnation from workers

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from contracts.android import AndroidExecute
 from contracts.errors import CommandError, Deferred, ErrorCode, Permanent
-from workers.android.adb import AdbFailure
-from workers.android.states import (
+from workers.android.adb.server import AdbFailure
+from workers.android.adb.states import (
     LOOK_AGAIN_SECONDS,
     READY,
     UNSUPPORTED,

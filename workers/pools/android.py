@@ -15,10 +15,10 @@ from contracts.logs import get_logger
 from contracts.restarting import restarting
 from contracts.service_errors import postgres_in_words
 from contracts.topology import ANDROID
-from workers.android.devices import parse_servers
+from workers.android.adb.states import LOOK_AGAIN_SECONDS
 from workers.android.handler import RunOnPhone
-from workers.android.states import LOOK_AGAIN_SECONDS
-from workers.android.watch import Watcher
+from workers.android.monitor.devices import parse_servers
+from workers.android.monitor.watch import Watcher
 from workers.consume.consumer import Pool
 from workers.consume.lane import Lane, Shared
 from workers.device_pool.dispatcher import Dispatcher

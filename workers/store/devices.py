@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workers.android.devices import DeviceFacts
+from workers.android.monitor.devices import DeviceFacts
 
 _REFRESH_SECONDS = 10.0
 _WRITE_SECONDS = 10.0

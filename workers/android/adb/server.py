@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from contracts.errors import ErrorCode
-from workers.android.listing import ListedPhone, read_listing
-from workers.android.states import UNAUTHORIZED_HINT
+from workers.android.adb.listing import ListedPhone, read_listing
+from workers.android.adb.states import UNAUTHORIZED_HINT
 
 MAX_OUTPUT_BYTES = 1024 * 1024
 

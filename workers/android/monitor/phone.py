@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from contracts.errors import ErrorCode
-from workers.android.adb import AdbFailure, AdbServer, BoundServer
-from workers.android.devices import DeviceFacts
-from workers.android.listing import ListedPhone
+from workers.android.adb.listing import ListedPhone
+from workers.android.adb.server import AdbFailure, AdbServer, BoundServer
+from workers.android.adb.states import AMBIGUOUS, BOOTING, OFFLINE, READY, UNRESPONSIVE, UNSUPPORTED, hint
+from workers.android.monitor.devices import DeviceFacts
 from workers.android.reports import read_battery, read_screen
-from workers.android.states import AMBIGUOUS, BOOTING, OFFLINE, READY, UNRESPONSIVE, UNSUPPORTED, hint
 
 _PROBE_TIMEOUT_SECONDS = 3.0
 _PROBE_EVERY_SECONDS = 2.0

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from workers.android.devices import DeviceFacts
+from workers.android.monitor.devices import DeviceFacts
 
 Connection = tuple[str, str, str]
 """adb server, address and number of a connection."""

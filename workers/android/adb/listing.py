@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from workers.android.states import AMBIGUOUS
+from workers.android.adb.states import AMBIGUOUS
 
 _STATES = (
     "device|offline|unauthorized|authorizing|connecting|bootloader|recovery|rescue|sideload|host|detached|unknown|no device"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contracts import android_screen_actions as screen_actions
 from contracts.android_fields import Selector
 from contracts.errors import CommandError, ErrorCode, Permanent
-from workers.android.adb import AdbFailure, ShellOutput
+from workers.android.adb.server import AdbFailure, ShellOutput
 from workers.android.elements import Element, NoScreen, Screen, read_screen_xml
 from workers.android.readings import Reading, artifact_reading, failure, read_silence, text_of
 from workers.android.reasons import MAX_REASON_CHARACTERS, reason

@@ -9,7 +9,7 @@ import stat
 import struct
 
 from contracts.errors import ErrorCode
-from workers.android.adb import AdbFailure, AdbServer
+from workers.android.adb.server import AdbFailure, AdbServer
 from workers.handler import StoredArtifact
 
 _HEADER = struct.Struct("<4sI")

@@ -13,13 +13,13 @@ from functools import partial
 
 from contracts.errors import ErrorCode
 from contracts.restarting import restarting, tell_fault
-from workers.android.adb import AdbFailure, AdbServer
-from workers.android.devices import DeviceFacts, Transport
-from workers.android.identity import Connection, Sighting, hints, names
-from workers.android.listing import ListedPhone
-from workers.android.states import READY
-from workers.android.twins import are_one
-from workers.android.watched import Chore, Watched
+from workers.android.adb.listing import ListedPhone
+from workers.android.adb.server import AdbFailure, AdbServer
+from workers.android.adb.states import READY
+from workers.android.monitor.devices import DeviceFacts, Transport
+from workers.android.monitor.identity import Connection, Sighting, hints, names
+from workers.android.monitor.phone import Chore, Watched
+from workers.android.monitor.twins import are_one
 
 FORGOTTEN_AFTER = timedelta(days=7)
 """A phone that was not seen for so long is none any more."""

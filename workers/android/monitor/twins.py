@@ -2,7 +2,7 @@
 
 from uuid import uuid4
 
-from workers.android.adb import AdbFailure, BoundServer
+from workers.android.adb.server import AdbFailure, BoundServer
 
 _SECONDS = 3.0
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from contracts.addresses import ADB_PORT, read_addresses
-from workers.android.adb import AdbServer
+from workers.android.adb.server import AdbServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class DeviceFacts:
     """A phone as it was last seen."""
 
     serial: str
-    """What commands call it: see `workers.android.identity`. The transport's name until it was ready once."""
+    """What commands call it: see `workers.android.monitor.identity`. The transport's name until it was ready once."""
     adb_server: str
     """host:port."""
     transport_serial: str

@@ -1,0 +1,1 @@
+"""The adb server's own protocol: phones listed, lines run, files moved."""
