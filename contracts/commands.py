@@ -15,8 +15,8 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.functional_validators import BeforeValidator
 
 from contracts import topology
-from contracts.ai import AiSend, Metadata, without_nul
-from contracts.android import AndroidExecute
+from contracts.ai.chat import AiSend, Metadata, without_nul
+from contracts.android.command import AndroidExecute
 from contracts.errors import ErrorCode, Permanent
 from contracts.faults import faults_of
 from contracts.redaction import redacted

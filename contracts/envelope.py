@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
+from contracts.amqp.frames import HeaderValue, Properties
+from contracts.amqp.undecodable import UNDECODABLE
 from contracts.commands import KINDS, VERSION, Kind
 from contracts.errors import ErrorCode, Permanent
-from contracts.frames import HeaderValue, Properties
 from contracts.topology import OWN_USERS, owns_reply_queue
-from contracts.undecodable import UNDECODABLE
 
 X_OWNER, X_PUBLISHER, X_ATTEMPT = "x-owner", "x-publisher", "x-attempt"
 X_CREATED_MS, X_DEADLINE_MS, X_NOT_BEFORE_MS = "x-created-ms", "x-deadline-ms", "x-not-before-ms"

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from contracts import broker, schema
+from contracts import schema
+from contracts.amqp import broker
 from contracts.database_errors import tables_missing, told
 from contracts.database_sessions import check_pooler
 from contracts.plain_text import plain

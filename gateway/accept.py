@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from starlette.types import Receive, Scope, Send
 
-from contracts.android import AndroidExecute
+from contracts.android.command import AndroidExecute
 from contracts.commands import Kind, decode_payload
 from contracts.errors import Permanent
 from gateway import PUBLISHER

@@ -11,8 +11,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 from starlette.types import Receive, Scope, Send
 
+from contracts.amqp.publisher import Standing
 from contracts.commands import KINDS
-from contracts.publisher import Standing
 from contracts.topology import ROUTING_KEYS
 from gateway.access import PartsOf
 from gateway.database import DatabaseAway

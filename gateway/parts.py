@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from contracts.publisher import Publisher
+from contracts.amqp.publisher import Publisher
 from contracts.restarting import restarting
 from contracts.seal import Seal
 from contracts.settings import Settings

@@ -11,7 +11,7 @@ import orjson
 from pydantic import Field, ValidationError
 from starlette.types import Scope
 
-from contracts.android_fields import MAX_TIMEOUT_SECONDS, Target, Text
+from contracts.android.fields import MAX_TIMEOUT_SECONDS, Target, Text
 from contracts.commands import refusal
 
 PREFIX = "/api/perplexity"

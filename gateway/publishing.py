@@ -13,10 +13,10 @@ from pydantic import BaseModel
 from yarl import URL
 
 from contracts.amqp.messages import command_message
+from contracts.amqp.publisher import PublishFailed, Unconfirmed
 from contracts.commands import Kind, fingerprint, recorded_body, repeatable, routing_key
 from contracts.envelope import Envelope
 from contracts.metrics import PUBLISH_FAILURES
-from contracts.publisher import PublishFailed, Unconfirmed
 from contracts.results import State
 from contracts.tables import CommandRow
 from gateway import PUBLISHER

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import aiormq
 from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
 
-from contracts.broker import BrokerAway, connect
+from contracts.amqp.broker import BrokerAway, connect
 from contracts.logs import get_logger
 from contracts.restarting import tell_fault
 from contracts.topology import REPLIES, reply_queue

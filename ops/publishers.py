@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import aiormq
 
-from contracts.broker import connected, declare, queue_exists
+from contracts.amqp.broker import connected, declare, queue_exists
 from contracts.service_urls import DEFAULT_VHOST, vhost_of
 from contracts.topology import (
     COMMANDS,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from contracts.broker import apply_topology
+from contracts.amqp.broker import apply_topology
 from contracts.settings import read_settings
 from contracts.topology import topology
 from ops import operators, publishers, topology_state

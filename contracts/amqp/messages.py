@@ -10,10 +10,10 @@ from uuid import UUID
 
 import orjson
 
+from contracts.amqp.frames import Properties
+from contracts.amqp.publisher import Outgoing
 from contracts.commands import VERSION, Kind, routing_key
 from contracts.envelope import Envelope, waiting, write_envelope
-from contracts.frames import Properties
-from contracts.publisher import Outgoing
 from contracts.results import State
 from contracts.tables import OutboxRow
 from contracts.topology import COMMANDS, REPLIES, RESULTS, RETRY, retry_level, retry_queue

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from contracts.ai import AiSend
+from contracts.ai.chat import AiSend
 from contracts.commands import problems_of
 from gateway.problems import Problem, ProblemType
 

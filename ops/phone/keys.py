@@ -1,6 +1,6 @@
 """Android's key names and numbers, as the simulated phone knows them."""
 
-from contracts.android_keys import HIGHEST_KEY, KEY_NUMBERS
+from contracts.android.keys import HIGHEST_KEY, KEY_NUMBERS
 
 _NUMBERS = {
     "HOME": 3,

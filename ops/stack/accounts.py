@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import psycopg
 
-from contracts import broker
+from contracts.amqp import broker
 from contracts.database_errors import told
 from contracts.service_urls import vhost_of, with_explicit_vhost
 from ops import keys, publishers

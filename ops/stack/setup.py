@@ -3,7 +3,8 @@
 import psycopg
 from psycopg import sql
 
-from contracts import broker, schema
+from contracts import schema
+from contracts.amqp import broker
 from contracts.database_errors import told
 from ops.stack.addresses import DATABASE, OWNER_ROLE, POSTGRES_ROLES, Addresses
 from ops.stack.errors import StackError

@@ -8,7 +8,7 @@ import aio_pika
 from aio_pika.abc import AbstractChannel
 from aiormq.abc import FieldTable
 
-from contracts.broker import apply_topology
+from contracts.amqp.broker import apply_topology
 from ops.stack.session import Session
 
 _MOST_FILLERS = 50

@@ -24,7 +24,7 @@ import asyncpg
 import asyncpg.transaction
 import redis.asyncio.client
 
-from contracts import publisher
+from contracts.amqp import publisher
 from workers.amqp import channel
 
 ROOT = Path(__file__).parents[2]

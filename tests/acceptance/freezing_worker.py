@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contracts.android import AndroidExecute
+from contracts.android.command import AndroidExecute
 from contracts.settings import Settings, settings
 from workers.android.handler import HeldPhone, RunOnPhone
 from workers.android.monitor.devices import Transport

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from contracts.broker import apply_topology
+from contracts.amqp.broker import apply_topology
 from contracts.topology import RELAY
 from tests.acceptance.outsider import Outsider
 from tests.acceptance.records import until

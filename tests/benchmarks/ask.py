@@ -16,9 +16,9 @@ import orjson
 import uvloop
 from aio_pika.abc import AbstractIncomingMessage
 
-from contracts.broker import connect
+from contracts.amqp.broker import connect
+from contracts.amqp.publisher import Outgoing, Publisher
 from contracts.logs import configure_logs
-from contracts.publisher import Outgoing, Publisher
 from tests.benchmarks.bodies import relay_body
 from tests.benchmarks.commands import REPLIES, ai_command, phone_command, relay_command
 

@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 from uuid import uuid4
 
+from contracts.amqp.frames import Properties
+from contracts.amqp.publisher import Outgoing
 from contracts.commands import KIND_AI, KIND_ANDROID, KIND_RELAY, KINDS
-from contracts.frames import Properties
-from contracts.publisher import Outgoing
 from contracts.topology import AI, AI_BATCH, COMMANDS, RELAY, ROUTING_KEYS, device_key, reply_queue
 
 PUBLISHER = "demo"

@@ -10,7 +10,7 @@ import adbutils
 import orjson
 import psycopg
 
-from contracts.android import AndroidExecute
+from contracts.android.command import AndroidExecute
 from ops.stack.adb_server import AdbServer as StackAdbServer
 from ops.stack.binaries import adb
 from ops.stack.child import Child, Spec, environment

@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 import psycopg
 
-from contracts.publisher import Outgoing, Publisher, PublishFailed
+from contracts.amqp.publisher import Outgoing, Publisher, PublishFailed
 from contracts.settings import read_settings
 from contracts.topology import AI, AI_BATCH, ANDROID, RELAY
 from ops.stack import accounts

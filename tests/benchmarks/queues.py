@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from aio_pika.abc import AbstractChannel, AbstractConnection
 
-from contracts.broker import connect
+from contracts.amqp.broker import connect
 
 _ANSWER_SECONDS = 30.0
 

@@ -11,11 +11,11 @@ from uuid import uuid4
 
 import asyncpg
 
-from contracts.broker import connect
+from contracts.amqp.broker import connect
+from contracts.amqp.frames import Properties
+from contracts.amqp.publisher import Outgoing, Publisher
 from contracts.commands import KIND_AI, KIND_RELAY
 from contracts.database import open_pool
-from contracts.frames import Properties
-from contracts.publisher import Outgoing, Publisher
 from contracts.settings import read_settings
 from contracts.topology import AI, COMMANDS, RELAY
 from ops.stack.session import Session

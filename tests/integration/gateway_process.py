@@ -19,7 +19,7 @@ import httpx
 import psutil  # type: ignore[import-untyped]  # it has no stubs
 
 from contracts.amqp.messages import result_messages
-from contracts.publisher import Publisher
+from contracts.amqp.publisher import Publisher
 from contracts.results import State, encode_result
 from contracts.tables import ENVELOPE_COLUMNS, envelope_of
 from contracts.topology import WORK_QUEUES

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from contracts.android import action_from
+from contracts.android.command import action_from
 from contracts.errors import CommandError
 from ops.phone.device import Device
 from ops.phone.effects import read_effects

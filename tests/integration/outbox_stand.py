@@ -12,10 +12,10 @@ from uuid import UUID, uuid4
 import aio_pika
 import orjson
 
-from contracts.broker import connect
+from contracts.amqp.broker import connect
+from contracts.amqp.publisher import Publisher
 from contracts.commands import KINDS, fingerprint
 from contracts.database import open_pool
-from contracts.publisher import Publisher
 from contracts.settings import Settings
 from contracts.topology import DEAD, REPLIES, ROUTING_KEYS, UNROUTED, WORK_QUEUES, reply_queue
 from ops.stack.session import Session

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from contracts.ai import AiSend
+from contracts.ai.chat import AiSend
 from contracts.errors import CommandError, Deferred, ErrorCode, Permanent, Transient
 from ops.scripted_provider.ledger import Ledger
 from ops.scripted_provider.scripts import Script, Scripts

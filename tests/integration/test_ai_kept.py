@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from contracts.ai import AiSend
+from contracts.ai.chat import AiSend
 from ops.stack.session import Session
 from tests.integration.gateway_process import frozen
 from workers.ai.answers.call_record import Answer, Asked

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from contracts.android import action_from
+from contracts.android.command import action_from
 from contracts.errors import Cancelled
 from tests.integration.one_phone import PATIENCE_SECONDS, OnePhone
 from workers.android.runner import run_action

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from contracts.android import action_from
+from contracts.android.command import action_from
 from contracts.errors import CommandError, Deferred, ErrorCode, Indeterminate, Permanent, Transient
 from ops.phone.lab import until, until_state
 from tests.integration.one_phone import BOTH_ADBS, NOTES, OnePhone

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from contracts.android import AndroidExecute
+from contracts.android.command import AndroidExecute
 from contracts.errors import CommandError, Deferred, ErrorCode, Expired, Indeterminate, Permanent, Transient
 from ops.phone.lab import until_state
 from tests.integration.one_phone import PATIENCE_SECONDS, OnePhone, one_phone

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from contracts import android_shell
-from contracts.android import action_from, action_from_command
+from contracts.android import shell
+from contracts.android.command import action_from, action_from_command
 from tests.integration.one_phone import NOTES, OnePhone, one_phone
 from workers.android.adb.server import AdbServer
 from workers.android.keyboard import ADB_KEYBOARD
@@ -145,7 +145,7 @@ async def test_a_hostile_command_line_does_what_it_says_or_is_denied(phone: OneP
         done = effects_since(phone, before)
         if action.action == "text":
             assert {effect["action"] for effect in done} == {"text"}, line
-            assert phone.note == android_shell.split(line)[-1].replace("%s", " ")  # as adb has it
+            assert phone.note == shell.split(line)[-1].replace("%s", " ")  # as adb has it
         elif action.action == "open_url":
             assert [(effect["action"], effect["url"]) for effect in done] == [("open_address", action.url)], line
             await phone.run(action="start_app", package=NOTES)

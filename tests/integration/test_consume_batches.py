@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from contracts.amqp.publisher import Publisher
 from contracts.commands import KIND_AI
 from contracts.errors import Deferred, ErrorCode, Transient
-from contracts.publisher import Publisher
 from contracts.topology import AI
 from ops.stack.session import Session
 from tests.integration.consume_stand import POOLS, all_ended, consuming, published, publishing, rows, said, until

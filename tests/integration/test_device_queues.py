@@ -9,9 +9,9 @@ from uuid import UUID, uuid4
 import aiormq
 import pytest
 
-from contracts.broker import connect, declare
-from contracts.frames import Properties
-from contracts.publisher import Outgoing
+from contracts.amqp.broker import connect, declare
+from contracts.amqp.frames import Properties
+from contracts.amqp.publisher import Outgoing
 from contracts.topology import ANDROID, COMMANDS, device_key, device_queue, device_topology
 from ops.stack.session import Session
 from tests.integration.outbox_stand import TAP_BODY, Stand, stand, until

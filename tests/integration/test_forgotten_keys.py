@@ -9,7 +9,7 @@ import asyncpg
 import httpx
 import pytest
 
-from contracts.publisher import Publisher
+from contracts.amqp.publisher import Publisher
 from ops.stack.session import Session
 from tests.integration.consume_stand import BODIES, POOLS, all_ended, consuming, published, publishing, rows, said
 from workers.consume.consumer import Pool

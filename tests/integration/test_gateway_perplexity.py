@@ -8,7 +8,7 @@ import httpx
 import orjson
 import pytest
 
-from contracts.android import AndroidExecute
+from contracts.android.command import AndroidExecute
 from ops.stack.session import Session
 from tests.integration.gateway_process import (
     GatewayProcess,

@@ -9,7 +9,7 @@ import aio_pika
 import orjson
 import pytest
 
-from contracts.broker import connect
+from contracts.amqp.broker import connect
 from contracts.topology import COMMANDS, DEAD, RELAY, UNROUTED
 from ops.publishers import add_publisher
 from ops.stack.addresses import with_login

@@ -12,7 +12,7 @@ import aiormq
 import asyncpg
 import pytest
 
-from contracts.broker import BrokerAway, connect
+from contracts.amqp.broker import BrokerAway, connect
 from contracts.topology import DEAD, RELAY, UNROUTED
 from ops.management import Management
 from ops.stack.session import Session

@@ -10,7 +10,7 @@ import aio_pika
 import aiormq
 import pytest
 
-from contracts.broker import apply_topology, connect
+from contracts.amqp.broker import apply_topology, connect
 from contracts.topology import AI, COMMANDS, RELAY, retry_queue
 from ops.stack.session import Session
 from tests.integration.outbox_stand import RELAY_BODY, Stand, retention, stand, until

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from contracts.broker import connect
+from contracts.amqp.broker import connect
 from contracts.topology import AI, AI_BATCH, RELAY, RESULTS
 from ops.stack.session import Session
 from tests.integration.outbox_stand import RELAY_BODY, Stand, stand, until

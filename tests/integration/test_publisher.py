@@ -10,9 +10,9 @@ import aio_pika
 import pytest
 from aiormq.channel import Channel
 
-from contracts.broker import connect, open_channel
-from contracts.frames import Properties
-from contracts.publisher import Outgoing, Publisher, Refused, Unconfirmed, Unroutable
+from contracts.amqp.broker import connect, open_channel
+from contracts.amqp.frames import Properties
+from contracts.amqp.publisher import Outgoing, Publisher, Refused, Unconfirmed, Unroutable
 from ops.stack.session import Session
 
 

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from typer.testing import CliRunner
 
-from contracts.broker import connect
+from contracts.amqp.broker import connect
 from contracts.topology import COMMANDS, RELAY, REPLIES, ROLES, UNROUTED, WORK_QUEUES, reply_queue, topology
 from ops import publishers, topology_commands, topology_state
 from ops.management import Management, ManagementError

@@ -9,7 +9,8 @@ import httpx
 import psycopg
 import pytest
 
-from contracts import broker, topology
+from contracts import topology
+from contracts.amqp import broker
 from ops.stack.addresses import with_login
 from ops.stack.probes import redis_answers
 from ops.stack.session import Session

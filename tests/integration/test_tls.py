@@ -17,7 +17,7 @@ import pytest
 import trustme
 from typer.testing import CliRunner
 
-from contracts.broker import BrokerAway, connect
+from contracts.amqp.broker import BrokerAway, connect
 from contracts.redis_client import open_redis
 from contracts.topology import DEAD, UNROUTED
 from ops.cli import app

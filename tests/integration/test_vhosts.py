@@ -12,7 +12,7 @@ import aio_pika
 import pytest
 from typer.testing import CliRunner
 
-from contracts.broker import connect
+from contracts.amqp.broker import connect
 from contracts.topology import ROLES, WORK_QUEUES
 from ops import publishers
 from ops.cli import app

@@ -4,7 +4,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from contracts.ai import AiSend
+from contracts.ai.chat import AiSend
 from workers.ai.dialogue import Dialogue, Line, estimate_tokens, wants_history
 
 

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from contracts.ai import AiSend
+from contracts.ai.chat import AiSend
 
 
 def nested(depth: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.android_fields import Selector
+from contracts.android.fields import Selector
 from workers.android.elements import NoScreen, Screen, read_screen_xml
 
 XML = """UI hierchary dumped to: /x

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from contracts.android_actions import SingleAction
+from contracts.android.actions import SingleAction
 from contracts.errors import CommandError, ErrorCode, Permanent
 from workers.android.elements import Element, NoScreen, Screen, read_screen_xml
 from workers.android.flows import catalog

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from contracts import android_shell
-from contracts.android import AndroidExecute
-from contracts.android_actions import MAX_BATCH_ACTIONS
-from contracts.android_screen_actions import Tap
+from contracts.android import shell
+from contracts.android.actions import MAX_BATCH_ACTIONS
+from contracts.android.command import AndroidExecute
+from contracts.android.screen_actions import Tap
 
 SHA256 = "0" * 64
 EFFECTS: list[dict[str, Any]] = [
@@ -415,19 +415,19 @@ def test_no_field_of_any_action_given_or_not_can_be_taken_for_an_option(fields: 
     assert taken <= {"text.text", "flow.inputs", "tap_on.selector", "find.selector", "wait_for.selector"}
 
 
-@pytest.mark.parametrize("usage", android_shell.usages())
+@pytest.mark.parametrize("usage", shell.usages())
 @pytest.mark.parametrize("option", ["-n", "-e", "--user", "-f/data/local/tmp/x:V"])
 def test_no_argument_of_an_allowed_program_can_be_taken_for_an_option(usage: str, option: str) -> None:
     examples = {"NUMBER": "1", "PACKAGE": "com.a.b", "COMPONENT": "com.a.b/.C", "KEY": "HOME", "WORD": "a", "NAME": "a"}
     words = [word.removesuffix("...").partition("|")[0] for word in usage.split()]
     argv = [examples.get(word, "-3" if word == "FLAG" else "a" if word == "TEXT" else word) for word in words]
-    assert android_shell.check(tuple(argv)) in (True, False)
+    assert shell.check(tuple(argv)) in (True, False)
 
     for place, word in enumerate(words):
         if word not in examples or (word == "WORD" and len(option) > 2) or ("FLAG" in words and len(option) == 2):
             continue
         with pytest.raises(ValueError, match="allow"):
-            android_shell.check((*argv[:place], option, *argv[place + 1 :]))
+            shell.check((*argv[:place], option, *argv[place + 1 :]))
 
 
 @pytest.mark.parametrize(
@@ -456,7 +456,7 @@ def test_a_record_has_the_time_that_it_needs() -> None:
     )
 )
 def test_a_line_quoted_for_a_shell_splits_into_the_words_it_was_made_of(words: list[str]) -> None:
-    assert android_shell.split(shlex.join(words)) == tuple(words)
+    assert shell.split(shlex.join(words)) == tuple(words)
 
 
 @settings(deadline=None)
@@ -467,7 +467,7 @@ def test_no_line_does_more_than_it_says(line: str) -> None:
     except ValidationError:
         return
 
-    assert payload.root.action != "shell" or not android_shell.METACHARACTERS.intersection(*payload.root.argv)
+    assert payload.root.action != "shell" or not shell.METACHARACTERS.intersection(*payload.root.argv)
 
 
 def test_the_schema_shows_both_forms() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from contracts.android import action_from
+from contracts.android.command import action_from
 from contracts.errors import ErrorCode, Permanent
 from ops.phone import sh
 from ops.phone.syntax import Simple

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import commands as spec
 
-from contracts.frames import Properties, encode_publish
+from contracts.amqp.frames import Properties, encode_publish
 
 names = st.text(max_size=60).filter(lambda text: len(text.encode()) <= 255)
 values = st.one_of(st.text(max_size=300), st.booleans(), st.integers(min_value=-(2**63), max_value=2**63 - 1))

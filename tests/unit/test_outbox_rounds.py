@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from structlog.testing import capture_logs
 
-from contracts.broker import BrokerAway
+from contracts.amqp.broker import BrokerAway
 from workers.outbox.schedule import repeat
 
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from contracts.android import AndroidExecute
+from contracts.android.command import AndroidExecute
 from contracts.errors import CommandError, Deferred, ErrorCode, Permanent
 from workers.android.adb.server import AdbFailure
 from workers.device_pool.selection import Candidate, Refuse, To, Wait, choose

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from contracts.android import AndroidExecute
+from contracts.android.command import AndroidExecute
 from contracts.commands import KINDS, InvalidPayload, decode_payload, fingerprint, recorded_body
 from contracts.redaction import redacted
 

@@ -10,9 +10,9 @@ from pamqp import commands as spec
 from pamqp.header import ContentHeader
 
 from contracts.amqp.messages import Refusal, refusal_message
+from contracts.amqp.undecodable import readable
 from contracts.envelope import Refused, read_envelope
 from contracts.results import Result
-from contracts.undecodable import readable
 from workers.consume.refusals import refusal_of
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)

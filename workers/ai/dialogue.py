@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from contracts.ai import AiSend
+from contracts.ai.chat import AiSend
 
 UNKNOWN_CONTEXT_TOKENS = 8_192
 """Room that a model is taken to have when its configuration does not say."""

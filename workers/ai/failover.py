@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import httpx
 
-from contracts.ai import MAX_TIMEOUT_SECONDS, AiSend
+from contracts.ai.chat import MAX_TIMEOUT_SECONDS, AiSend
 from contracts.errors import CommandError, Deferred, ErrorCode, Expired, Permanent, Transient
 from workers.ai.answers.call_record import Answer, Asked
 from workers.ai.answers.streaming import TokenWriter

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from contracts.ai import AiSend
+from contracts.ai.chat import AiSend
 from workers.ai.answers.cache import AnswerCache, cache_key
 from workers.ai.answers.call_record import Answer, Asked
 from workers.ai.answers.checkpoint import KeptAnswers

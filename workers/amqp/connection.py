@@ -4,7 +4,7 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
-from contracts.broker import connect
+from contracts.amqp.broker import connect
 from contracts.metrics import RECONNECTS
 
 _CLOSE_SECONDS = 3.0

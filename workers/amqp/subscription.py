@@ -15,7 +15,7 @@ from typing import Any
 import aiormq
 from pamqp import commands as spec
 
-from contracts.broker import BrokerAway, open_channel
+from contracts.amqp.broker import BrokerAway, open_channel
 from contracts.logs import get_logger
 from contracts.metrics import CONSUMER_ALIVE
 from contracts.restarting import tell_fault, was_cancelled

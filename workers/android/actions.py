@@ -5,9 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import singledispatch
 
-from contracts import android_actions as android
-from contracts import android_keys
-from contracts import android_screen_actions as screen_actions
+from contracts.android import actions as android
+from contracts.android import keys, screen_actions
 from workers.android.adb.server import MAX_OUTPUT_BYTES, ShellOutput
 from workers.android.pictures import read_picture
 from workers.android.readings import (
@@ -46,7 +45,7 @@ def plan(action: object) -> Plan:
     """How an action is carried out.
 
     Args:
-        action: One of `contracts.android_actions` that takes one command line.
+        action: One of `contracts.android.actions` that takes one command line.
     """
     raise TypeError(f"{type(action).__name__} is not carried out by one command line")
 
@@ -68,7 +67,7 @@ def _(action: screen_actions.LongPress) -> Plan:
 
 @plan.register
 def _(action: screen_actions.PressKey) -> Plan:
-    return _silent(f"input keyevent {android_keys.argument(action.key)}")
+    return _silent(f"input keyevent {keys.argument(action.key)}")
 
 
 @plan.register

@@ -7,7 +7,7 @@ fails where adb may not look into one of them.
 import re
 import shlex
 
-from contracts import android_actions as android
+from contracts.android import actions as android
 from contracts.errors import ErrorCode, Permanent
 from workers.android.adb.server import ShellOutput
 from workers.android.readings import Reading, failure, read_started, succeeded, text_of

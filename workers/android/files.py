@@ -3,8 +3,8 @@
 import base64
 from pathlib import PurePosixPath
 
-from contracts import android_actions as android
-from contracts import android_screen_actions as screen_actions
+from contracts.android import actions as android
+from contracts.android import screen_actions
 from contracts.errors import ErrorCode, Permanent
 from workers.android.readings import Reading, artifact_reading, succeeded, text_of
 from workers.android.session import Session

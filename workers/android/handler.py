@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime
 from typing import Protocol
 
-from contracts.android import AndroidExecute
+from contracts.android.command import AndroidExecute
 from contracts.errors import CommandError, Deferred, ErrorCode, Expired, Permanent, Transient
 from workers.android.adb.states import LOOK_AGAIN_SECONDS
 from workers.android.monitor.devices import Transport

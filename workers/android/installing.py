@@ -10,7 +10,7 @@ so that what a frozen worker goes on writing is never what the phone's next hold
 import re
 import shlex
 
-from contracts import android_actions as android
+from contracts.android import actions as android
 from contracts.errors import CommandError, ErrorCode, Permanent
 from workers.android.adb.server import AdbFailure, ShellOutput
 from workers.android.apps import current_user, installed_packages, is_installed

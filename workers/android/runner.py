@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
-from contracts import android_actions as android
-from contracts import android_screen_actions as screen_actions
+from contracts.android import actions as android
+from contracts.android import screen_actions
 from contracts.errors import Cancelled, CommandError, ErrorCode, Permanent
 from workers.android import apps, files, installing, keyboard, pictures, screen
 from workers.android.actions import plan

@@ -4,8 +4,8 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from contracts import android_screen_actions as screen_actions
-from contracts.android_fields import Selector
+from contracts.android import screen_actions
+from contracts.android.fields import Selector
 from contracts.errors import CommandError, ErrorCode, Permanent
 from workers.android.adb.server import AdbFailure, ShellOutput
 from workers.android.elements import Element, NoScreen, Screen, read_screen_xml

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from yarl import URL
 
-from contracts.publisher import Publisher
+from contracts.amqp.publisher import Publisher
 from contracts.restarting import restarting
 from contracts.settings import Settings
 from workers.amqp.subscription import Intake

@@ -17,9 +17,9 @@ from contracts.amqp.messages import (
     result_messages,
     waiting_message,
 )
+from contracts.amqp.publisher import Publisher, PublishFailed, Refused, Unroutable
 from contracts.errors import ErrorCode
 from contracts.logs import get_logger
-from contracts.publisher import Publisher, PublishFailed, Refused, Unroutable
 from contracts.restarting import tell_fault, was_cancelled
 from contracts.results import State
 from workers.amqp.subscription import Intake

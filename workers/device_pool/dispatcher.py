@@ -17,11 +17,11 @@ from datetime import UTC, datetime, timedelta
 from yarl import URL
 
 from contracts.amqp.messages import command_message
-from contracts.android import AndroidExecute
+from contracts.amqp.publisher import Publisher, PublishFailed
+from contracts.android.command import AndroidExecute
 from contracts.commands import KIND_ANDROID
 from contracts.errors import Deferred
 from contracts.logs import get_logger
-from contracts.publisher import Publisher, PublishFailed
 from contracts.restarting import tell_fault
 from contracts.settings import Settings
 from contracts.topology import ANDROID, device_key

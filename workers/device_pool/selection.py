@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from contracts.android import AndroidExecute
+from contracts.android.command import AndroidExecute
 from contracts.errors import CommandError, Deferred, ErrorCode, Permanent
 from workers.android.adb.server import AdbFailure
 from workers.android.adb.states import (

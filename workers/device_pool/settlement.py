@@ -5,7 +5,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from contracts.android import AndroidExecute
+from contracts.android.command import AndroidExecute
 from workers.consume.settlement import Settling
 from workers.device_pool.queues import PhonesIntake
 from workers.stages import Admitted, Delivery

@@ -14,12 +14,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from contracts.amqp.messages import outbox_messages
+from contracts.amqp.publisher import Outgoing, Publisher, PublishFailed, Refused, Unconfirmed, Unroutable
 from contracts.commands import KINDS, routing_key
 from contracts.database import acquired, is_passing
 from contracts.errors import ErrorCode
 from contracts.logs import get_logger
 from contracts.metrics import DEAD_LETTERS, OUTBOX_LAG, OUTBOX_RESENT
-from contracts.publisher import Outgoing, Publisher, PublishFailed, Refused, Unconfirmed, Unroutable
 from contracts.tables import outbox_row
 from contracts.topology import RESULTS
 from workers.store.dead_letters import DeadLetter, insert_dead_letters

@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 import aiormq
 import structlog
 
-from contracts.broker import BrokerAway
+from contracts.amqp.broker import BrokerAway
+from contracts.amqp.publisher import PublishFailed
 from contracts.database import is_passing
 from contracts.logs import get_logger
 from contracts.metrics import RESTARTS
-from contracts.publisher import PublishFailed
 from contracts.restarting import was_cancelled
 from contracts.service_errors import postgres_in_words
 

@@ -17,7 +17,7 @@ from faststream import AckPolicy
 from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitMessage, RabbitQueue
 from yarl import URL
 
-from contracts.broker import HEARTBEAT_SECONDS, told
+from contracts.amqp.broker import HEARTBEAT_SECONDS, told
 from contracts.logs import get_logger
 from contracts.metrics import CONSUMER_ALIVE, RECONNECTS
 

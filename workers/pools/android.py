@@ -8,7 +8,7 @@ from functools import partial
 import asyncpg
 from yarl import URL
 
-from contracts.android import AndroidExecute
+from contracts.android.command import AndroidExecute
 from contracts.database import AWAY
 from contracts.errors import CommandError, Deferred, ErrorCode
 from contracts.logs import get_logger

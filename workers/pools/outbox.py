@@ -7,11 +7,11 @@ from typing import Any
 from yarl import URL
 
 from contracts.amqp.messages import Refusal, refusal_message
+from contracts.amqp.publisher import Publisher, Refused, Unroutable
 from contracts.database import open_pool
 from contracts.ledger import Ended
 from contracts.logs import get_logger
 from contracts.metrics import serve_metrics
-from contracts.publisher import Publisher, Refused, Unroutable
 from contracts.restarting import restarting
 from contracts.settings import Settings
 from contracts.topology import DEAD, UNROUTED

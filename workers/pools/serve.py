@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any, Protocol
 
 from contracts import topology
+from contracts.amqp.publisher import Publisher
 from contracts.commands import KIND_AI, KIND_ANDROID, KIND_RELAY
 from contracts.database import open_pool
 from contracts.logs import get_logger
 from contracts.metrics import serve_metrics
-from contracts.publisher import Publisher
 from contracts.restarting import restarting
 from contracts.service_errors import postgres_in_words
 from contracts.settings import Settings

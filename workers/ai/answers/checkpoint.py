@@ -15,7 +15,7 @@ import orjson
 from pydantic import ValidationError
 from redis.asyncio import Redis
 
-from contracts.ai import AiSend
+from contracts.ai.chat import AiSend
 from contracts.logs import get_logger
 from contracts.redis_client import open_redis, patience
 from contracts.restarting import restarting

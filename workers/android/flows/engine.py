@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from contracts import android_actions as android
-from contracts import android_screen_actions as screen_actions
-from contracts.android_fields import Selector
+from contracts.android import actions as android
+from contracts.android import screen_actions
+from contracts.android.fields import Selector
 from contracts.errors import Cancelled, CommandError, ErrorCode, Permanent
 from workers.android.elements import Element, NoScreen, Screen
 from workers.android.flows import steps

@@ -25,9 +25,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, field_validator, model_validator
 
-from contracts.android_actions import SingleAction
-from contracts.android_fields import MAX_TIMEOUT_SECONDS, Package, Selector
-from contracts.android_keys import Key
+from contracts.android.actions import SingleAction
+from contracts.android.fields import MAX_TIMEOUT_SECONDS, Package, Selector
+from contracts.android.keys import Key
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 Seconds = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_SECONDS)]

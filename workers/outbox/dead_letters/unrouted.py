@@ -11,10 +11,10 @@ from typing import Any
 from aio_pika.abc import AbstractIncomingMessage
 
 from contracts.amqp.messages import Refusal, command_message
+from contracts.amqp.publisher import Outgoing, PublishFailed
 from contracts.errors import ErrorCode
 from contracts.ledger import Ended
 from contracts.logs import get_logger
-from contracts.publisher import Outgoing, PublishFailed
 from contracts.topology import ANDROID, ROUTING_KEYS, UNROUTED, device_key
 from workers.outbox.dead_letters.recorder import Burial, Verdict
 from workers.store.dead_letters import DeadLetter

@@ -14,7 +14,7 @@ from typing import Any
 import aiormq
 from pamqp import commands as spec
 
-from contracts.broker import BrokerAway, declare, look_at_queues, passing_channel
+from contracts.amqp.broker import BrokerAway, declare, look_at_queues, passing_channel
 from contracts.logs import get_logger
 from contracts.restarting import tell_fault
 from contracts.topology import COMMANDS, device_key, device_queue, device_topology

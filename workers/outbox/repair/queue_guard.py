@@ -11,7 +11,7 @@ from typing import Any
 
 from aio_pika.abc import AbstractConnection
 
-from contracts.broker import declare, look_at_queues
+from contracts.amqp.broker import declare, look_at_queues
 from contracts.logs import get_logger
 from contracts.topology import DEAD, UNROUTED, WORK_QUEUES, topology
 from workers.amqp.connection import Connection

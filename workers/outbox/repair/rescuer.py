@@ -16,10 +16,10 @@ from typing import Any
 from uuid import UUID
 
 from contracts.amqp.messages import command_message
+from contracts.amqp.publisher import Outgoing, Publisher, Unconfirmed
 from contracts.envelope import waiting
 from contracts.logs import get_logger
 from contracts.metrics import REPUBLISHED
-from contracts.publisher import Outgoing, Publisher, Unconfirmed
 from contracts.restarting import tell_fault
 from contracts.tables import ENVELOPE_COLUMNS, envelope_of
 from contracts.topology import (

@@ -21,10 +21,10 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from typing_extensions import override
 
-from contracts import android_lines
-from contracts.android_actions import Action, Batch, Install, Push
-from contracts.android_fields import MAX_TEXT_CHARACTERS, Target
-from contracts.android_screen_actions import TypeText
+from contracts.android import lines
+from contracts.android.actions import Action, Batch, Install, Push
+from contracts.android.fields import MAX_TEXT_CHARACTERS, Target
+from contracts.android.screen_actions import TypeText
 from contracts.faults import fault
 
 ACTIONS = tuple(get_args(action.model_fields["action"].annotation)[0] for action in get_args(Action))
@@ -50,7 +50,7 @@ def action_from_command(line: str) -> Action:
     Raises:
         ValueError: It is not such a line, or not an allowed one; the message names the rule.
     """
-    return action_from(android_lines.fields_from_line(line))
+    return action_from(lines.fields_from_line(line))
 
 
 class CommandLine(Target):

@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from contracts import android_hints, android_intents, android_keys
-from contracts.android_intents import Denied
+from contracts.android import hints, intents, keys
+from contracts.android.intents import Denied
 
 METACHARACTERS = frozenset(";|&$`<>(){}[]*?~#!\\'\"\n\r\0")
 """What a shell might act on. None may stand in an argument of a free command, quoted or not."""
@@ -22,7 +22,7 @@ METACHARACTERS = frozenset(";|&$`<>(){}[]*?~#!\\'\"\n\r\0")
 
 def _is_key(argument: str) -> bool:
     try:
-        android_keys.one_spelling(argument)
+        keys.one_spelling(argument)
     except ValueError:
         return False
     return argument == argument.upper()  # Android knows the names in capitals only
@@ -136,24 +136,24 @@ def check(argv: tuple[str, ...]) -> bool:
     for position, argument in enumerate(argv):
         if found := METACHARACTERS.intersection(argument):
             sentence = f"argv[{position}] holds the shell metacharacter {min(found)!r}; none is allowed"
-            raise Denied(sentence + android_hints.instead_of(argv))
+            raise Denied(sentence + hints.instead_of(argv))
     program = argv[0] if argv else ""
     usages = _ALLOWED.get(program)
     if usages is None:
         allowed = ", ".join(sorted(_ALLOWED))
-        raise Denied(f"{program!r} is not on the allow-list{android_hints.instead_of(argv)}; allowed are {allowed}")
+        raise Denied(f"{program!r} is not on the allow-list{hints.instead_of(argv)}; allowed are {allowed}")
     for usage in usages:
         if usage.admits(argv):
             return usage.read_only
     if argv[:2] in (("am", "start"), ("am", "start-activity")):
         try:
-            android_intents.check(argv[2:])
+            intents.check(argv[2:])
         except Denied as denied:
-            raise Denied(f"{denied}{android_hints.instead_of(argv)}") from None
+            raise Denied(f"{denied}{hints.instead_of(argv)}") from None
         return False
     reason = _wrong_key(argv) or f"these arguments of {program!r} are not on the allow-list"
     allowed = "; ".join(usage.text for usage in usages)
-    raise Denied(f"{reason}{android_hints.instead_of(argv)}; allowed: {allowed}")
+    raise Denied(f"{reason}{hints.instead_of(argv)}; allowed: {allowed}")
 
 
 def _wrong_key(argv: tuple[str, ...]) -> str | None:
@@ -162,11 +162,11 @@ def _wrong_key(argv: tuple[str, ...]) -> str | None:
         return None
     for argument in argv[2:]:
         try:
-            spelling = android_keys.one_spelling(argument)
+            spelling = keys.one_spelling(argument)
         except ValueError as error:
             return str(error)
         if argument != argument.upper():
-            return f"Android knows {argument!r} only as {android_keys.argument(spelling)}"
+            return f"Android knows {argument!r} only as {keys.argument(spelling)}"
     return None
 
 

@@ -21,8 +21,8 @@ from pamqp import commands as spec
 from structlog.stdlib import BoundLogger
 from typing_extensions import override
 
-from contracts.broker import BrokerAway, connect, open_channel, passing_channel
-from contracts.frames import Properties, encode_publish
+from contracts.amqp.broker import BrokerAway, connect, open_channel, passing_channel
+from contracts.amqp.frames import Properties, encode_publish
 from contracts.logs import get_logger
 
 _MAX_IN_FLIGHT = 20_000

@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
-from contracts import android_hints, android_keys, android_shell
-from contracts.android_intents import Denied
+from contracts.android import hints, keys, shell
+from contracts.android.intents import Denied
 
 _FORM = "a command is `shell <program> <arguments>`"
 _SHELLS = ("shell", "exec-out")
@@ -50,7 +50,7 @@ def fields_from_line(line: str) -> dict[str, Any]:
     device, words = _without_options(words[1:] if words[:1] == ("adb",) else words)
     if not words or words[0] not in _SHELLS:
         command = words[0] if words else ""
-        raise Denied(f"{command[:64]!r} is no line for a phone{android_hints.instead_of_command(command)}; {_FORM}")
+        raise Denied(f"{command[:64]!r} is no line for a phone{hints.instead_of_command(command)}; {_FORM}")
     argv = _without_flags(words[1:])
     if len(argv) == 1 and " " in argv[0]:
         argv = _split(argv[0])  # the phone's shell takes all of it as its line
@@ -62,7 +62,7 @@ def fields_from_line(line: str) -> dict[str, Any]:
 
 def _split(line: str) -> tuple[str, ...]:
     try:
-        return android_shell.split(line)
+        return shell.split(line)
     except Denied as denied:
         raise Denied(f"{denied}{_instead_of(line)}") from None
 
@@ -102,7 +102,7 @@ def _action(argv: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _key(argument: str) -> str:
-    return argument if argument.startswith("-") else android_keys.argument(android_keys.one_spelling(argument))
+    return argument if argument.startswith("-") else keys.argument(keys.one_spelling(argument))
 
 
 def _match(template: str, argv: tuple[str, ...]) -> dict[str, Any] | None:
@@ -127,4 +127,4 @@ def _instead_of(line: str) -> str:
     words = line.replace("'", " ").replace('"', " ").split()
     while words and (words[0] == "adb" or words[0] in _SHELLS or words[0].startswith("-")):
         words = words[2:] if words[0] == "-s" else words[1:]
-    return android_hints.instead_of(words) or android_hints.instead_of_command(words[0] if words else "")
+    return hints.instead_of(words) or hints.instead_of_command(words[0] if words else "")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from contracts.android_intents import url_fault
+from contracts.android.intents import url_fault
 from contracts.schema_rules import at_least_one, not_together
 from contracts.whole_numbers import WHOLE
 

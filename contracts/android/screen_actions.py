@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, model_validator
 from typing_extensions import override
 
-from contracts.android_fields import (
+from contracts.android.fields import (
     MAX_TIMEOUT_SECONDS,
     Coordinate,
     DurationMs,
@@ -16,7 +16,7 @@ from contracts.android_fields import (
     is_false,
     is_none,
 )
-from contracts.android_keys import Key
+from contracts.android.keys import Key
 from contracts.schema_rules import not_null, not_together
 from contracts.whole_numbers import WHOLE
 

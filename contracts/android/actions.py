@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, JsonValue, StringConstraints, field_validator, model_validator
 from typing_extensions import override
 
-from contracts import android_screen_actions as screen
-from contracts import android_shell
-from contracts.android_fields import (
+from contracts.android import screen_actions as screen
+from contracts.android import shell
+from contracts.android.fields import (
     DEFAULT_TIMEOUT_SECONDS,
     MAX_TEXT_CHARACTERS,
     MAX_TIMEOUT_SECONDS,
@@ -260,7 +260,7 @@ class Wake(Repeatable):
 
 
 class RunShell(Target):
-    """Run one allow-listed program on the phone; `contracts.android_shell` has the list."""
+    """Run one allow-listed program on the phone; `contracts.android.shell` has the list."""
 
     action: Literal["shell"]
     argv: Annotated[
@@ -274,7 +274,7 @@ class RunShell(Target):
     def _allowed(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if sum(len(argument.encode(errors="replace")) + 1 for argument in value) > MAX_LINE_BYTES:
             raise ValueError(f"the arguments must be at most {MAX_LINE_BYTES} bytes long together")
-        android_shell.check(value)
+        shell.check(value)
         return value
 
     @property
@@ -285,7 +285,7 @@ class RunShell(Target):
     @property
     def repeatable(self) -> bool:
         """Whether running it again after a lost answer does no harm."""
-        return android_shell.check(self.argv)
+        return shell.check(self.argv)
 
 
 class RunFlow(Effect):

@@ -1,4 +1,4 @@
-"""Opens connections to RabbitMQ and declares the topology; publishing is in `contracts.publisher`."""
+"""Opens connections to RabbitMQ and declares the topology; publishing is in `contracts.amqp.publisher`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -14,11 +14,11 @@ from aiormq.channel import Channel
 from pamqp import commands as spec
 from yarl import URL
 
+from contracts.amqp.undecodable import tolerate_undecodable
 from contracts.plain_text import plain
 from contracts.service_errors import ServiceTrouble, place_of, sentence, user_of
 from contracts.service_urls import vhost_of
 from contracts.topology import Binding, Exchange, Queue, Topology, topology
-from contracts.undecodable import tolerate_undecodable
 
 HEARTBEAT_SECONDS = 5
 _CONNECT_TIMEOUT_SECONDS = 10.0

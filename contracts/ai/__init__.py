@@ -1,0 +1,1 @@
+"""The payload of ai.send, and what an answer uses."""
