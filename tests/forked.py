@@ -23,8 +23,8 @@ from ops.stack.identity import Identity
 _PRELOADED = [
     "gateway.app",
     "gateway.parts",
-    "ops.phone.fleet",
-    "ops.scripted_provider.server",
+    "ops.simulators.phone.fleet",
+    "ops.simulators.provider.server",
     "uvicorn.lifespan.off",
     "uvicorn.protocols.http.httptools_impl",
     "uvloop",

@@ -83,7 +83,7 @@ class Processes:
         port = self.layout.ports.model
         return Spec(
             name="model",
-            argv=(*_python("ops.model"), "--port", str(port)),
+            argv=(*_python("ops.simulators.model"), "--port", str(port)),
             environment=_own_environment(libraries),
             log_file=self.layout.logs_dir / "model.log",
             ready=lambda: http_answers(f"http://{LOOPBACK}:{port}/health"),
@@ -99,7 +99,7 @@ class Processes:
         device = f"{PHONE_HOST}:{self.layout.ports.phone}"
         return Spec(
             name="phone",
-            argv=(*_python("ops.phone"), "--listen", device),
+            argv=(*_python("ops.simulators.phone"), "--listen", device),
             environment=_own_environment({}),
             log_file=self.layout.logs_dir / "phone.log",
             ready=lambda: server.connect(device),

@@ -8,8 +8,8 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from ops.phone.control_port import control_phone
-from ops.phone.effects import read_effects
+from ops.simulators.phone.control_port import control_phone
+from ops.simulators.phone.effects import read_effects
 from ops.stack.layout import PHONE_HOST
 from tests.acceptance.records import until
 from tests.acceptance.stage import Stage, free_port
@@ -63,7 +63,13 @@ async def phone_fleet(stage: Stage, count: int, *, server: str | None = None) ->
     first = f"T{token_hex(4).upper()}X001"
     arguments = ("--listen", f"{PHONE_HOST}:{port}", "--count", str(count), "--serial", first)
     child = stage.start(
-        "phones", "ops.phone", *arguments, "--effects-folder", str(folder), "--control", f"127.0.0.1:{control}"
+        "phones",
+        "ops.simulators.phone",
+        *arguments,
+        "--effects-folder",
+        str(folder),
+        "--control",
+        f"127.0.0.1:{control}",
     )
     await stage.line_of(child, "control on ")
     words = [

@@ -48,7 +48,7 @@ class Provider:
     """One line before each answer and one after it."""
 
     async def script(self, **script: Any) -> None:
-        """Add a script; see `ops.scripted_provider.scripts.Script`."""
+        """Add a script; see `ops.simulators.provider.scripts.Script`."""
         async with httpx.AsyncClient(trust_env=False) as client:
             answer = await client.post(f"{self.address.removesuffix('/v1')}/__script", json=script)
         assert answer.is_success, answer.text
@@ -167,7 +167,7 @@ class Stage:
             await connection.flushall()
         log = self.folder / f"provider-calls-{len(self._children)}.jsonl"
         arguments = ("--port", "0", "--log", str(log), "--latency-seconds", str(latency_seconds))
-        child = self.start("provider", "ops.scripted_provider", *arguments)
+        child = self.start("provider", "ops.simulators.provider", *arguments)
         line = await self.line_of(child, "scripted provider at ")
         provider = Provider(line.rpartition(" at ")[2], self.folder / "providers.toml", log)
         provider.providers_file.write_text(_PROVIDERS.format(address=provider.address), encoding="utf-8")
@@ -179,7 +179,7 @@ class Stage:
         port = free_port()
         effects = self.folder / f"effects-{port}.jsonl"
         address = f"{PHONE_HOST}:{port}"
-        child = self.start("phone", "ops.phone", "--listen", address, "--effects", str(effects))
+        child = self.start("phone", "ops.simulators.phone", "--listen", address, "--effects", str(effects))
         await self.line_of(child, "listens on ")
         host, _, server_port = self.services.adb_server.rpartition(":")
         server = AdbServer(host, int(server_port))

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from ops.phone.apk import write_apk
+from ops.simulators.phone.apk import write_apk
 from tests.acceptance.phone_fleet import all_consumed, phone_fleet
 from tests.acceptance.records import until
 from tests.acceptance.stage import Stage

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ops.phone.effects import read_effects
+from ops.simulators.phone.effects import read_effects
 from tests.acceptance.outsider import Outsider
 from tests.acceptance.records import until
 from tests.acceptance.stage import Provider, Stage

@@ -289,7 +289,7 @@ async def local_model(stage: Stage) -> str:
     """The small real model, as the stack starts it; its address."""
     port = free_port()
     libraries = await asyncio.to_thread(Finder(default_cache_dir(), lambda _: None).openmp)
-    model = stage.start_anew("model", "ops.model", "--port", str(port), **libraries)
+    model = stage.start_anew("model", "ops.simulators.model", "--port", str(port), **libraries)
     await stage.line_of(model, "(a small stand-in)")
     return f"http://127.0.0.1:{port}/v1"
 

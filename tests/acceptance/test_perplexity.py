@@ -5,8 +5,8 @@ from base64 import b64encode
 
 import pytest
 
-from ops.phone.apk import write_apk
-from ops.phone.apps.perplexity import SOURCES, answer_to
+from ops.simulators.phone.apk import write_apk
+from ops.simulators.phone.apps.perplexity import SOURCES, answer_to
 from tests.acceptance.phone_fleet import phone_fleet
 from tests.acceptance.stage import Stage
 

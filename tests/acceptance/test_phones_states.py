@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from ops.phone.adb_programs import AdbProgram, bundled, of_distribution
-from ops.phone.lab import running_adb_server
+from ops.simulators.phone.adb_programs import AdbProgram, bundled, of_distribution
+from ops.simulators.phone.lab import running_adb_server
 from tests.acceptance.phone_fleet import PhoneFleet, phone_fleet
 from tests.acceptance.records import until
 from tests.acceptance.stage import Stage

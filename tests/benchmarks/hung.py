@@ -6,7 +6,7 @@ import json
 import orjson
 import psycopg
 
-from ops.phone.control_port import control_phone
+from ops.simulators.phone.control_port import control_phone
 from tests.benchmarks.accounting import cpu_microseconds
 from tests.benchmarks.commands import phone_command
 from tests.benchmarks.http_load import latencies

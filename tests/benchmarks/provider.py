@@ -24,7 +24,7 @@ class Provider:
     """The providers file that names it."""
 
     def counts(self) -> dict[str, Any]:
-        """What it has answered so far; see `ops.scripted_provider.ledger.Ledger.counts`."""
+        """What it has answered so far; see `ops.simulators.provider.ledger.Ledger.counts`."""
         answer = httpx.get(f"{self.address.removesuffix('/v1')}/__calls", trust_env=False).raise_for_status()
         counts: dict[str, Any] = answer.json()
         return counts
@@ -48,7 +48,7 @@ def provider(stand: Stand, *, answer_seconds: float) -> Iterator[Provider]:
 
     spec = Spec(
         name="scripted-provider",
-        argv=(sys.executable, "-m", "ops.scripted_provider", "--port", "0", "--latency-seconds", str(answer_seconds)),
+        argv=(sys.executable, "-m", "ops.simulators.provider", "--port", "0", "--latency-seconds", str(answer_seconds)),
         environment=environment({}),
         log_file=log,
         ready=lambda: True,

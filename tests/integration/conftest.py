@@ -14,8 +14,8 @@ import pytest
 from contracts.commands import KINDS, decode_payload, fingerprint
 from contracts.envelope import Envelope
 from ops.keys import create_key
-from ops.phone.adb_programs import AdbProgram, bundled, of_distribution
-from ops.phone.lab import running_adb_server
+from ops.simulators.phone.adb_programs import AdbProgram, bundled, of_distribution
+from ops.simulators.phone.lab import running_adb_server
 from ops.stack.session import Session
 from tests.integration.gateway_process import GatewayProcess, empty_work_queues, gateway_process
 from tests.integration.one_phone import OnePhone, one_phone

@@ -11,9 +11,9 @@ import pytest
 
 from contracts.android.command import action_from
 from contracts.errors import CommandError
-from ops.phone.device import Device
-from ops.phone.effects import read_effects
-from ops.phone.lab import connected_phones
+from ops.simulators.phone.device import Device
+from ops.simulators.phone.effects import read_effects
+from ops.simulators.phone.lab import connected_phones
 from workers.android.adb.server import AdbServer
 from workers.android.monitor.devices import Transport
 from workers.android.readings import Reading

@@ -13,9 +13,9 @@ import pytest
 
 from contracts.ai.chat import AiSend
 from contracts.errors import CommandError, Deferred, ErrorCode, Permanent, Transient
-from ops.scripted_provider.ledger import Ledger
-from ops.scripted_provider.scripts import Script, Scripts
-from ops.scripted_provider.server import running
+from ops.simulators.provider.ledger import Ledger
+from ops.simulators.provider.scripts import Script, Scripts
+from ops.simulators.provider.server import running
 from workers.ai.answers.cache import open_cache
 from workers.ai.answers.checkpoint import open_kept_answers
 from workers.ai.answers.streaming import open_token_streams

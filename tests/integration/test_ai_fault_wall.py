@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from contracts.errors import CommandError, ErrorCode, Permanent, Transient
-from ops.scripted_provider.scripts import HARMLESS, Fault
+from ops.simulators.provider.scripts import HARMLESS, Fault
 from workers.ai.configuration import Model, Provider, Target
 from workers.ai.providers import DIALECTS
 from workers.ai.providers.call import Completion, Question, ask
@@ -178,7 +178,7 @@ class Wall:
 @pytest.fixture(scope="module")
 async def wall() -> AsyncIterator[Wall]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "ops.scripted_provider", "--port", "0", stdout=asyncio.subprocess.PIPE
+        sys.executable, "-m", "ops.simulators.provider", "--port", "0", stdout=asyncio.subprocess.PIPE
     )
     try:
         async with asyncio.timeout(60):

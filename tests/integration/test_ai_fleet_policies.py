@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ops.scripted_provider.ledger import Ledger
-from ops.scripted_provider.scripts import Match, Script, Scripts
-from ops.scripted_provider.server import running
+from ops.simulators.provider.ledger import Ledger
+from ops.simulators.provider.scripts import Match, Script, Scripts
+from ops.simulators.provider.server import running
 from workers.ai.configuration import Configuration, load
 from workers.ai.limits import Fleet, Pass, Served, open_fleet
 from workers.ai.providers.call import Question, ask

@@ -13,9 +13,9 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from ops.scripted_provider.ledger import Ledger
-from ops.scripted_provider.scripts import Script, Scripts
-from ops.scripted_provider.server import running
+from ops.simulators.provider.ledger import Ledger
+from ops.simulators.provider.scripts import Script, Scripts
+from ops.simulators.provider.server import running
 from ops.stack.child import Child, Spec, environment
 from ops.stack.session import Session
 from tests.forked import Forked

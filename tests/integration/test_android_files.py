@@ -5,7 +5,7 @@ import random
 import pytest
 
 from contracts.errors import ErrorCode, Permanent
-from ops.phone.apk import write_apk
+from ops.simulators.phone.apk import write_apk
 from tests.integration.one_phone import BOTH_ADBS, OnePhone
 
 CONTENT = random.Random(7).randbytes(300_000)

@@ -3,8 +3,8 @@ import asyncio
 import pytest
 
 from contracts.errors import ErrorCode, Indeterminate, Permanent, Transient
-from ops.phone.apps.perplexity import PACKAGE, SOURCES, answer_to
-from ops.phone.lab import until
+from ops.simulators.phone.apps.perplexity import PACKAGE, SOURCES, answer_to
+from ops.simulators.phone.lab import until
 from tests.integration.one_phone import NOTES, OnePhone
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from contracts.android.command import AndroidExecute
 from contracts.errors import CommandError, Deferred, ErrorCode, Expired, Indeterminate, Permanent, Transient
-from ops.phone.lab import until_state
+from ops.simulators.phone.lab import until_state
 from tests.integration.one_phone import PATIENCE_SECONDS, OnePhone, one_phone
 from workers.android.adb.server import AdbServer
 from workers.android.handler import RunOnPhone, build

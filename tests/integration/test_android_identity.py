@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from contracts.errors import CommandError, Deferred, ErrorCode, Indeterminate, Permanent
-from ops.phone.device import Device
-from ops.phone.lab import PHONE_HOST, connected_phone, connected_phones, until, until_state
+from ops.simulators.phone.device import Device
+from ops.simulators.phone.lab import PHONE_HOST, connected_phone, connected_phones, until, until_state
 from tests.integration.one_phone import BOTH_ADBS, one_phone
 from workers.android.adb.server import AdbFailure, AdbServer, BoundServer
 from workers.android.monitor.watch import Watcher

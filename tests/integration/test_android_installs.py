@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import ErrorCode, Permanent
-from ops.phone.apk import write_apk
+from ops.simulators.phone.apk import write_apk
 from tests.integration.one_phone import OnePhone
 
 PACKAGE = "org.example.app"

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from contracts.errors import ErrorCode, Permanent, Transient
-from ops.phone.apps.perplexity import answer_to
-from ops.phone.lab import until
+from ops.simulators.phone.apps.perplexity import answer_to
+from ops.simulators.phone.lab import until
 from tests.integration.one_phone import OnePhone
 
 FIND = {"action": "find", "selector": {"text": "Notes"}}

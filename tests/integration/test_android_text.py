@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import ErrorCode, Indeterminate, Permanent
-from ops.phone.device import LATIN_KEYBOARD
-from ops.phone.lab import until
+from ops.simulators.phone.device import LATIN_KEYBOARD
+from ops.simulators.phone.lab import until
 from tests.integration.one_phone import NOTES, OnePhone, one_phone
 from workers.android.adb.server import AdbServer
 from workers.android.keyboard import ADB_KEYBOARD

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ops.phone.effects import read_effects
-from ops.phone.lab import connected_phone, running_adb_server
+from ops.simulators.phone.effects import read_effects
+from ops.simulators.phone.lab import connected_phone, running_adb_server
 from workers.android.adb.server import AdbServer
 from workers.android.monitor.watch import FORGOTTEN_AFTER, Watcher
 from workers.task_cancellation import end

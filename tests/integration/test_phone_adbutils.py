@@ -3,8 +3,8 @@ from pathlib import Path
 
 import adbutils
 
-from ops.phone.device import Device
-from ops.phone.lab import connected_phones
+from ops.simulators.phone.device import Device
+from ops.simulators.phone.lab import connected_phones
 from workers.android.adb.server import AdbServer
 
 PATIENCE_SECONDS = 60

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ops.phone.control_port import control_phone
-from ops.phone.effects import read_effects
-from ops.phone.lab import PHONE_HOST, until_state
+from ops.simulators.phone.control_port import control_phone
+from ops.simulators.phone.effects import read_effects
+from ops.simulators.phone.lab import PHONE_HOST, until_state
 from workers.android.adb.server import AdbServer
 
 COUNT = 20
@@ -41,7 +41,7 @@ async def line_of(running: asyncio.subprocess.Process) -> str:
 
 async def test_twenty_phones_in_one_process_keep_apart(server: AdbServer, tmp_path: Path) -> None:
     options = ("--count", str(COUNT), "--serial", "SIM08", "--listen", f"{PHONE_HOST}:0", "--control", "127.0.0.1:0")
-    async with process("ops.phone", *options, "--effects-folder", str(tmp_path)) as running:
+    async with process("ops.simulators.phone", *options, "--effects-folder", str(tmp_path)) as running:
         addresses = [(await line_of(running)).split()[-1] for _ in range(COUNT)]
         control_port = int((await line_of(running)).rpartition(":")[2])
         for address in addresses:

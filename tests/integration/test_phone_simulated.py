@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ops.phone.adb_programs import AdbProgram
-from ops.phone.apk import write_apk
-from ops.phone.control_port import control_phone
-from ops.phone.effects import read_effects
-from ops.phone.lab import PHONE_HOST, until_state
+from ops.simulators.phone.adb_programs import AdbProgram
+from ops.simulators.phone.apk import write_apk
+from ops.simulators.phone.control_port import control_phone
+from ops.simulators.phone.effects import read_effects
+from ops.simulators.phone.lab import PHONE_HOST, until_state
 from tests.integration.one_phone import BOTH_ADBS
 from workers.android.adb.server import AdbServer
 
@@ -75,7 +75,7 @@ async def start(
     program: AdbProgram, server: AdbServer, *arguments: str, address: str = f"{PHONE_HOST}:0"
 ) -> AsyncIterator[Phone]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "ops.phone", "--listen", address, "--control", "127.0.0.1:0", *arguments),
+        *(sys.executable, "-m", "ops.simulators.phone", "--listen", address, "--control", "127.0.0.1:0", *arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -196,7 +196,7 @@ async def test_the_control_port_refuses_what_it_does_not_know(started: Start) ->
 async def test_an_address_in_use_is_one_line(started: Start) -> None:
     async with started() as phone:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "ops.phone", "--listen", phone.address), stderr=asyncio.subprocess.PIPE
+            *(sys.executable, "-m", "ops.simulators.phone", "--listen", phone.address), stderr=asyncio.subprocess.PIPE
         )
         _, stderr = await process.communicate()
 

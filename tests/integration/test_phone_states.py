@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import ErrorCode
-from ops.phone.adb_programs import AdbProgram
-from ops.phone.device import Device
-from ops.phone.effects import read_effects
-from ops.phone.files import BIG, BIG_BYTES
-from ops.phone.lab import connected_phones, running_adb_server, until, until_state
+from ops.simulators.phone.adb_programs import AdbProgram
+from ops.simulators.phone.device import Device
+from ops.simulators.phone.effects import read_effects
+from ops.simulators.phone.files import BIG, BIG_BYTES
+from ops.simulators.phone.lab import connected_phones, running_adb_server, until, until_state
 from tests.integration.one_phone import BOTH_ADBS
 from workers.android.adb.server import MAX_OUTPUT_BYTES, AdbFailure, AdbServer
 

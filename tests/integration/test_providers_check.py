@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ops.scripted_provider.ledger import Ledger
-from ops.scripted_provider.scripts import Scripts
-from ops.scripted_provider.server import running
+from ops.simulators.provider.ledger import Ledger
+from ops.simulators.provider.scripts import Scripts
+from ops.simulators.provider.server import running
 
 KEY = "key-planted-in-the-file"
 

@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 from contracts import topology
 from ops import keys, publishers
 from ops.cli import app
-from ops.phone.behaviour import Behaviour, Control
-from ops.phone.control_port import serving_control
+from ops.simulators.phone.behaviour import Behaviour, Control
+from ops.simulators.phone.control_port import serving_control
 from ops.stack import state
 from ops.stack.identity import Identity
 from ops.stack.layout import Layout, Ports

@@ -10,8 +10,8 @@ from PIL import Image
 
 from contracts.android.command import action_from
 from contracts.errors import ErrorCode, Permanent
-from ops.phone import sh
-from ops.phone.syntax import Simple
+from ops.simulators.phone import sh
+from ops.simulators.phone.syntax import Simple
 from workers.android.actions import Plan, plan
 from workers.android.adb.server import ShellOutput
 from workers.android.keyboard import line_for_any, line_for_ascii

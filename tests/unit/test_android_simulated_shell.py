@@ -1,7 +1,7 @@
 import pytest
 
-from ops.phone.sh import SyntaxNotSimulated, parse
-from ops.phone.syntax import Group, If, Part, Redirection, Simple
+from ops.simulators.phone.sh import SyntaxNotSimulated, parse
+from ops.simulators.phone.syntax import Group, If, Part, Redirection, Simple
 
 
 def argvs(line: str) -> list[list[str]]:

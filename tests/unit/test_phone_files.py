@@ -1,6 +1,6 @@
 import pytest
 
-from ops.phone.files import BIG, BIG_BYTES, FileError, Files, resolved
+from ops.simulators.phone.files import BIG, BIG_BYTES, FileError, Files, resolved
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from ops.phone.device import Device
-from ops.phone.effects import EffectLog, read_effects
-from ops.phone.lab import Printed, shell, until
+from ops.simulators.phone.device import Device
+from ops.simulators.phone.effects import EffectLog, read_effects
+from ops.simulators.phone.lab import Printed, shell, until
 
 FENCED = '{ read f </data/local/tmp/ish.fence && [ "$f" = 17 ]; } || { echo ish-fenced >&2; exit 113; }; input tap 1 2'
 

@@ -8,11 +8,11 @@ from xml.etree import ElementTree as ET
 import pytest
 from PIL import Image
 
-from ops.phone.apk import NotAnApk, read_apk, write_apk
-from ops.phone.device import LATIN_KEYBOARD, Device
-from ops.phone.effects import EffectLog
-from ops.phone.lab import shell, until
-from ops.phone.status import effect_line, screen_lines
+from ops.simulators.phone.apk import NotAnApk, read_apk, write_apk
+from ops.simulators.phone.device import LATIN_KEYBOARD, Device
+from ops.simulators.phone.effects import EffectLog
+from ops.simulators.phone.lab import shell, until
+from ops.simulators.phone.status import effect_line, screen_lines
 
 KEYBOARD = "com.android.adbkeyboard/.AdbIME"
 PERPLEXITY = "ai.perplexity.app.android"

@@ -2,11 +2,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from ops.phone.apps import preinstalled
-from ops.phone.apps.perplexity import GROWING_SECONDS, PACKAGE, SOURCES, THINKING_SECONDS, answer_to
-from ops.phone.screen import Screen, Touch
-from ops.phone.ui_dump import dump
-from ops.phone.views import HEIGHT, Bounds, View
+from ops.simulators.phone.apps import preinstalled
+from ops.simulators.phone.apps.perplexity import GROWING_SECONDS, PACKAGE, SOURCES, THINKING_SECONDS, answer_to
+from ops.simulators.phone.screen import Screen, Touch
+from ops.simulators.phone.ui_dump import dump
+from ops.simulators.phone.views import HEIGHT, Bounds, View
 
 QUESTION = "What is RabbitMQ? 🐇 <b>"
 

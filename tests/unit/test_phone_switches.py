@@ -5,11 +5,11 @@ import io
 import pytest
 from PIL import Image
 
-from ops.phone.behaviour import Behaviour, described, read_changes
-from ops.phone.device import Device
-from ops.phone.effects import EffectLog
-from ops.phone.fleet import told_apart
-from ops.phone.lab import shell
+from ops.simulators.phone.behaviour import Behaviour, described, read_changes
+from ops.simulators.phone.device import Device
+from ops.simulators.phone.effects import EffectLog
+from ops.simulators.phone.fleet import told_apart
+from ops.simulators.phone.lab import shell
 
 
 @pytest.fixture
