@@ -1,5 +1,5 @@
 """`python -m ops` is the `ish` command."""
 
-from ops.cli import app
+from ops.cli.main import app
 
 app(prog_name="ish")

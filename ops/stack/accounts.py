@@ -7,8 +7,8 @@ import psycopg
 from contracts.amqp import broker
 from contracts.database_errors import told
 from contracts.service_urls import vhost_of, with_explicit_vhost
-from ops import keys, publishers
-from ops.management import ManagementError
+from ops.admin import keys, publishers
+from ops.admin.rabbitmq_management import ManagementError
 from ops.stack import rabbitmq
 from ops.stack.addresses import Addresses, with_login
 from ops.stack.errors import StackError

@@ -7,7 +7,7 @@ from rich.console import Console as RichConsole
 from rich.text import Text
 
 from contracts.plain_text import plain
-from ops.terminal import print_table
+from ops.cli.terminal import print_table
 
 _COLOURS = ("cyan", "green", "magenta", "blue", "yellow")
 

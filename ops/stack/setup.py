@@ -6,9 +6,9 @@ from psycopg import sql
 from contracts import schema
 from contracts.amqp import broker
 from contracts.database_errors import told
+from ops.cli.topology import note_losses
 from ops.stack.addresses import DATABASE, OWNER_ROLE, POSTGRES_ROLES, Addresses
 from ops.stack.errors import StackError
-from ops.topology_commands import note_losses
 
 
 def create_roles(addresses: Addresses, *, own_server: bool) -> None:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from contracts.settings import Settings
-from ops.management import ManagementError
+from ops.admin.rabbitmq_management import ManagementError
 from ops.stack import accounts, environment_file, processes, setup, state
 from ops.stack.addresses import Addresses, Given
 from ops.stack.binaries import Finder, default_cache_dir

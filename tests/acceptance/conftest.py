@@ -7,7 +7,7 @@ from secrets import token_hex
 import asyncpg
 import pytest
 
-from ops.publishers import add_publisher
+from ops.admin.publishers import add_publisher
 from ops.stack.addresses import with_login
 from ops.stack.session import Session
 from tests.acceptance.outsider import Account, Outsider, connected

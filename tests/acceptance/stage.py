@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import redis.asyncio
 
-from ops.keys import create_key
+from ops.admin.keys import create_key
 from ops.stack.child import Child, Spec, environment
 from ops.stack.layout import PHONE_HOST
 from ops.stack.session import Fault, Session

@@ -10,9 +10,9 @@ import aio_pika
 import pytest
 from standardwebhooks import Webhook
 
-from ops.publishers import add_publisher
+from ops.admin.publishers import add_publisher
+from ops.admin.targets import add_target
 from ops.stack.addresses import with_login
-from ops.targets import add_target
 from tests.acceptance.broken_queues import make_full
 from tests.acceptance.load import RELAY
 from tests.acceptance.outsider import Account, Outsider, connected

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ops.devices import tag_device, untag_device
+from ops.admin.devices import tag_device, untag_device
 from tests.acceptance.outsider import Outsider
 from tests.acceptance.phone_fleet import PhoneFleet, all_consumed, phone_fleet
 from tests.acceptance.records import until

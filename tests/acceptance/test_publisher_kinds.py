@@ -10,8 +10,8 @@ import aio_pika
 import aiormq
 import pytest
 
-from ops import publisher_records
-from ops.publishers import add_publisher
+from ops.admin import publisher_records
+from ops.admin.publishers import add_publisher
 from ops.stack.addresses import with_login
 from tests.acceptance.outsider import Account, Outsider, connected
 from tests.acceptance.records import until

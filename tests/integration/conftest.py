@@ -13,7 +13,7 @@ import pytest
 
 from contracts.commands import KINDS, decode_payload, fingerprint
 from contracts.envelope import Envelope
-from ops.keys import create_key
+from ops.admin.keys import create_key
 from ops.simulators.phone.adb_programs import AdbProgram, bundled, of_distribution
 from ops.simulators.phone.lab import running_adb_server
 from ops.stack.session import Session

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.keys import create_key
+from ops.admin.keys import create_key
 from ops.stack import environment_file, state
 from ops.stack.identity import Identity
 from ops.stack.layout import LOOPBACK, Layout, Ports

@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from ops.cli import app
+from ops.cli.main import app
 from ops.stack.addresses import with_login
 from ops.stack.session import Session
 from tests.integration.gateway_process import free_port
@@ -236,7 +236,7 @@ def test_a_fault_of_our_own_is_one_line_too(tmp_path: Path, monkeypatch: pytest.
     def broken(_: object) -> object:
         raise RuntimeError("[/x] broken")
 
-    monkeypatch.setattr("ops.cli.report.summary", broken)
+    monkeypatch.setattr("ops.cli.main.report.summary", broken)
 
     ended = CliRunner().invoke(app, ["status"], env={"ISH_STATE_DIR": str(tmp_path)})
 

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from contracts.database import open_pool
-from ops.devices import list_devices, release_device, tag_device, untag_device
+from ops.admin.devices import list_devices, release_device, tag_device, untag_device
 from ops.stack.session import Session
 from workers.android.monitor.devices import DeviceFacts
 from workers.device_pool.leases import read_picture, release, take

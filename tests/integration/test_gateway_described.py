@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ops import keys
+from ops.admin import keys
 from ops.stack.session import Session
 from tests.integration.gateway_process import GatewayProcess
 

@@ -10,7 +10,7 @@ import asyncpg
 import httpx
 import pytest
 
-from ops import keys
+from ops.admin import keys
 from ops.stack.session import Session
 from tests.integration.gateway_process import GatewayProcess, database, eventually
 
@@ -125,7 +125,7 @@ def test_keys_are_made_listed_and_revoked_from_the_command_line(url: str) -> Non
     environment = {"PATH": os.environ["PATH"], "ISH_POSTGRES_URL": url}
 
     def ish_keys(*arguments: str) -> subprocess.CompletedProcess[str]:
-        program = "import sys; from ops.key_commands import app; app(sys.argv[1:])"
+        program = "import sys; from ops.cli.keys import app; app(sys.argv[1:])"
         return subprocess.run(
             [sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True, check=False
         )

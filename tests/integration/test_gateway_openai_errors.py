@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from contracts.errors import ErrorCode, Permanent
-from ops import keys
+from ops.admin import keys
 from ops.stack.session import Session
 from tests.integration.chat_client import ASK, CHAT, ChatStream, fail, only_command
 from tests.integration.gateway_process import (

@@ -13,7 +13,7 @@ from contracts.database import SERVER_SETTINGS
 from contracts.envelope import Envelope
 from contracts.tables import COMMAND, FINGERPRINT, CommandRow
 from gateway import artifacts, command_rows, identities, recorder, records, waiting
-from ops import keys
+from ops.admin import keys
 from ops.stack.session import Session
 from tests.integration.gateway_process import GatewayProcess, database
 

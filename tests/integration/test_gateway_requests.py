@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from ops import keys
+from ops.admin import keys
 from ops.stack.session import Session
 from tests.integration.gateway_process import RELAY, GatewayProcess
 

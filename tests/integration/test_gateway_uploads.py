@@ -11,7 +11,7 @@ import httpx
 import psutil  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 
-from ops.keys import create_key
+from ops.admin.keys import create_key
 from ops.stack.session import Session
 from tests.integration.gateway_process import GatewayProcess, database, eventually, gateway_process
 

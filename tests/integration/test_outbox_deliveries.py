@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 import pytest
 from standardwebhooks import Webhook
 
+from ops.admin.targets import add_target, list_targets, remove_target
 from ops.stack.session import Session
-from ops.targets import add_target, list_targets, remove_target
 from tests.integration.outbox_stand import Stand, stand, until
 from tests.integration.webhook_receiver import Receiver, receiving
 from workers.outbox.webhooks.addresses import Rules

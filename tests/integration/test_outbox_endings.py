@@ -11,7 +11,7 @@ import pytest
 
 from contracts.amqp.broker import connect
 from contracts.topology import COMMANDS, DEAD, RELAY, UNROUTED
-from ops.publishers import add_publisher
+from ops.admin.publishers import add_publisher
 from ops.stack.addresses import with_login
 from ops.stack.session import Session
 from tests.integration.outbox_stand import RELAY_BODY, TAP_BODY, Stand, stand, until

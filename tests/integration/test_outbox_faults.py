@@ -14,7 +14,7 @@ import pytest
 
 from contracts.amqp.broker import BrokerAway, connect
 from contracts.topology import DEAD, RELAY, UNROUTED
-from ops.management import Management
+from ops.admin.rabbitmq_management import Management
 from ops.stack.session import Session
 from tests.integration.outbox_stand import RELAY_BODY, Stand, stand, until
 from workers.outbox.schedule import repeat

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from contracts.database import SERVER_SETTINGS, open_pool
 from contracts.database_sessions import UnsuitablePooler, check_pooler
-from ops.cli import app
+from ops.cli.main import app
 from ops.stack import packages
 from ops.stack.binaries import default_cache_dir
 from ops.stack.probes import postgres_answers

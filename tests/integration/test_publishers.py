@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from contracts.amqp.broker import connect
 from contracts.topology import COMMANDS, RELAY, REPLIES, ROLES, UNROUTED, WORK_QUEUES, reply_queue, topology
-from ops import publishers, topology_commands, topology_state
-from ops.management import Management, ManagementError
+from ops.admin import publishers, topology_state
+from ops.admin.rabbitmq_management import Management, ManagementError
+from ops.cli import topology as topology_cli
 from ops.stack.addresses import with_login
 from ops.stack.session import Session
 
@@ -206,8 +207,8 @@ async def test_a_deleted_reply_queue_is_seen_and_made_again_without_a_new_passwo
     async with await connect(services.amqp_url("admin"), name="test") as connection:
         await (await connection.channel()).queue_delete(queue)
 
-    seen = await asyncio.to_thread(CliRunner().invoke, topology_commands.app, ["verify"])
-    made = await asyncio.to_thread(CliRunner().invoke, topology_commands.app, ["apply"])
+    seen = await asyncio.to_thread(CliRunner().invoke, topology_cli.app, ["verify"])
+    made = await asyncio.to_thread(CliRunner().invoke, topology_cli.app, ["apply"])
 
     assert seen.exit_code == 1
     assert f"+ queue {queue}\n" in seen.output

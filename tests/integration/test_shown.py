@@ -19,8 +19,8 @@ from rich.cells import cell_len
 from typer.testing import CliRunner
 
 from contracts import topology
-from ops import keys, publishers
-from ops.cli import app
+from ops.admin import keys, publishers
+from ops.cli.main import app
 from ops.simulators.phone.behaviour import Behaviour, Control
 from ops.simulators.phone.control_port import serving_control
 from ops.stack import state

@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 from contracts.amqp.broker import BrokerAway, connect
 from contracts.redis_client import open_redis
 from contracts.topology import DEAD, UNROUTED
-from ops.cli import app
-from ops.database import DatabaseTrouble
-from ops.database import connected as connected_postgres
-from ops.management import Management
+from ops.admin.database import DatabaseTrouble
+from ops.admin.database import connected as connected_postgres
+from ops.admin.rabbitmq_management import Management
+from ops.cli.main import app
 from ops.stack import accounts, setup
 from ops.stack.addresses import Addresses, Given
 from ops.stack.services import Services

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from contracts.amqp.broker import connect
 from contracts.topology import ROLES, WORK_QUEUES
-from ops import publishers
-from ops.cli import app
-from ops.management import Management
+from ops.admin import publishers
+from ops.admin.rabbitmq_management import Management
+from ops.cli.main import app
 from ops.stack import accounts
 from ops.stack.addresses import Addresses, Given
 from ops.stack.layout import Layout

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from yarl import URL
 
-from ops.targets import new_secret
+from ops.admin.targets import new_secret
 from tests.integration.webhook_receiver import Receiver, receiving
 from workers.outbox.webhooks import resolver, sending
 from workers.outbox.webhooks.addresses import Rules

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from contracts.topology import RELAY, topology
-from ops.publishers import check_name
-from ops.topology_state import Found, differences
+from ops.admin.publishers import check_name
+from ops.admin.topology_state import Found, differences
 
 
 def found(**changes: Any) -> Found:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from ops.targets import new_secret
+from ops.admin.targets import new_secret
 from workers.outbox.webhooks.delivery import backoff_seconds
 from workers.outbox.webhooks.sending import sign
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from contracts.plain_text import plain
 from contracts.settings import stop
-from ops.terminal import print_table, table
+from ops.cli.terminal import print_table, table
 
 HOSTILE = "[/x] [bold]b[/] :smile: \x1b[31mred\x07\r\x9b2J \u202eevil\u2069 \ud800 \x00 \u2028"
 

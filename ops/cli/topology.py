@@ -8,12 +8,12 @@ import typer
 from contracts.amqp.broker import apply_topology
 from contracts.settings import read_settings
 from contracts.topology import topology
-from ops import operators, publishers, topology_state
-from ops.database import connected
-from ops.management import Management
-from ops.one_line import run
-from ops.operators import BrokerAddresses
-from ops.terminal import print_text, write_json, write_line
+from ops.admin import operators, publishers, topology_state
+from ops.admin.database import connected
+from ops.admin.operators import BrokerAddresses
+from ops.admin.rabbitmq_management import Management
+from ops.cli.one_line import run
+from ops.cli.terminal import print_text, write_json, write_line
 
 app = typer.Typer(help="Exchanges, queues and bindings of the broker.", no_args_is_help=True)
 

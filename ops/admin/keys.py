@@ -11,7 +11,7 @@ from typing import Any
 
 from contracts.settings import refuse_printed_secret
 from contracts.topology import RESERVED_NAMES
-from ops.database import connected
+from ops.admin.database import connected
 
 OWNER = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _ID_CHARACTERS = string.ascii_lowercase + string.digits

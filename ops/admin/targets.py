@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from ops.database import connected
+from ops.admin.database import connected
 from workers.outbox.webhooks.addresses import ForbiddenTarget, Rules, check_url
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")

@@ -1,33 +1,28 @@
-"""The `ish` command: the local stack here, every other subject in a `<noun>_commands` module of its own."""
+"""The `ish` command: the local stack here, every other group of commands in a file of its own."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
 from contracts.settings import Settings, read_settings
 from contracts.settings import stop as stop_process
-from ops.one_line import OneLineGroup
+from ops.cli import artifacts, commands, devices, keys, phone, providers, publishers, targets, topology
+from ops.cli.one_line import OneLineGroup
+from ops.cli.terminal import write_json
 from ops.stack import control, demo, report
 from ops.stack.console import Console
 from ops.stack.errors import StackError
 from ops.stack.layout import Layout
-from ops.terminal import write_json
 
 app = typer.Typer(
     name="ish",
     cls=OneLineGroup,
     help="ISH Chat: durable commands for chat relays, AI models and Android phones.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-SUBJECTS = ("topology", "publisher", "key", "target", "command", "provider", "phone", "device", "artifact")
-"""Each has its own sub-command in `ops.<subject>_commands`: `ish topology apply`, `ish keys create`, …."""
 
 Workers = Annotated[
     str, typer.Option(help="Processes per pool, such as relay=2,ai=4; a pool that is not named gets one.")
@@ -113,12 +108,12 @@ def _one_line_errors() -> Iterator[None]:
         stop_process(str(error), code=1)
 
 
-def _add_subjects(add: Callable[..., None]) -> None:
-    for subject in SUBJECTS:
-        module = f"ops.{subject}_commands"
-        if find_spec(module):
-            plural = subject if subject in ("topology", "phone") else f"{subject}s"
-            add(import_module(module).app, name=plural)
-
-
-_add_subjects(app.add_typer)
+app.add_typer(artifacts.app, name="artifacts")
+app.add_typer(commands.app, name="commands")
+app.add_typer(devices.app, name="devices")
+app.add_typer(keys.app, name="keys")
+app.add_typer(phone.app, name="phone")
+app.add_typer(providers.app, name="providers")
+app.add_typer(publishers.app, name="publishers")
+app.add_typer(targets.app, name="targets")
+app.add_typer(topology.app, name="topology")

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from contracts.settings import stop
-from ops import keys, operators
-from ops.one_line import run
-from ops.terminal import print_table, write_json, write_line
+from ops.admin import keys, operators
+from ops.cli.one_line import run
+from ops.cli.terminal import print_table, write_json, write_line
 
 app = typer.Typer(help="API keys of the HTTP gateway.", no_args_is_help=True)
 

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from contracts.settings import stop
-from ops import devices, operators
-from ops.one_line import run
-from ops.terminal import print_table, print_text, write_json, write_line
+from ops.admin import devices, operators
+from ops.cli.one_line import run
+from ops.cli.terminal import print_table, print_text, write_json, write_line
 
 app = typer.Typer(help="Phones: their state, their tags, and which worker uses them.", no_args_is_help=True)
 

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from contracts.errors import CommandError, ErrorCode, Transient
 from contracts.settings import read_settings, secret_from_environment, stop
+from ops.cli.terminal import print_table, print_text, write_json
 from ops.stack.layout import Layout
-from ops.terminal import print_table, print_text, write_json
 from workers.ai.configuration import ConfigurationError, Target, load
 from workers.ai.providers.call import Question, ask
 from workers.ai.providers.client import open_client

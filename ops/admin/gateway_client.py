@@ -10,7 +10,7 @@ import httpx
 from contracts.service_errors import place_of, sentence
 from contracts.service_urls import for_http
 from contracts.settings import read_settings, stop
-from ops import operators
+from ops.admin import operators
 from ops.stack import environment_file
 from ops.stack.errors import StackError
 from ops.stack.layout import Layout

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from ops.database import connected
+from ops.admin.database import connected
 
 TAG = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 MOST_TAGS = 32

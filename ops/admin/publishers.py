@@ -29,8 +29,8 @@ from contracts.topology import (
     publisher_permissions,
     reply_queue,
 )
-from ops import publisher_records
-from ops.management import Management
+from ops.admin import publisher_records
+from ops.admin.rabbitmq_management import Management
 
 REPLIES_MAX_LENGTH = 1_000_000
 """Replies a publisher's queue holds before it refuses more; the outbox worker keeps what did not fit."""

@@ -16,8 +16,8 @@ from contracts.commands import KINDS
 from contracts.plain_text import plain
 from contracts.results import State
 from contracts.settings import stop
-from ops.gateway_client import call
-from ops.terminal import console, fits, print_table, print_text, table, write_json, write_line
+from ops.admin.gateway_client import call
+from ops.cli.terminal import console, fits, print_table, print_text, table, write_json, write_line
 
 app = typer.Typer(help="Commands and what became of them.", no_args_is_help=True)
 

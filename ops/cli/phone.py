@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.live import Live
 
 from contracts.settings import Settings, read_settings, stop
+from ops.cli.terminal import console, write_json, write_line
 from ops.simulators.phone.behaviour import described, read_changes
 from ops.simulators.phone.control_port import control_phone, serving_control
 from ops.simulators.phone.fleet import Listening, numbered, phones, told_apart
 from ops.simulators.phone.status import effect_line, status
 from ops.stack.layout import LOOPBACK, PHONE_HOST, Layout
 from ops.stack.probes import port_is_free
-from ops.terminal import console, write_json, write_line
 from workers.android.adb.server import AdbFailure, AdbServer
 from workers.android.monitor.devices import parse_servers
 

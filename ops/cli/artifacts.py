@@ -10,9 +10,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from contracts.plain_text import plain
 from contracts.settings import stop
-from ops import uploading
-from ops.gateway_client import call, save
-from ops.terminal import console, print_table, write_json, write_line
+from ops.admin import uploading
+from ops.admin.gateway_client import call, save
+from ops.cli.terminal import console, print_table, write_json, write_line
 
 app = typer.Typer(help="Files for phones and from them.", no_args_is_help=True)
 

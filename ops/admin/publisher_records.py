@@ -6,7 +6,7 @@ lets in a worker never refuses for want of a row; `record_known` takes over publ
 
 from collections.abc import Mapping, Sequence
 
-from ops.database import connected
+from ops.admin.database import connected
 
 _RECORD = """
 insert into publishers (name, routing_keys) values ($1, $2)

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from contracts.topology import reply_queue
-from ops import operators, publishers
-from ops.one_line import run
-from ops.terminal import print_table, write_json, write_line
+from ops.admin import operators, publishers
+from ops.cli.one_line import run
+from ops.cli.terminal import print_table, write_json, write_line
 
 app = typer.Typer(help="Outside publishers: who may publish commands without the gateway.", no_args_is_help=True)
 

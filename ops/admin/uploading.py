@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from contracts.settings import stop
-from ops.gateway_client import detail_of, gateway
+from ops.admin.gateway_client import detail_of, gateway
 
 _APK = "application/vnd.android.package-archive"
 _PARTIAL = "application/partial-upload"

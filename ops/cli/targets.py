@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from contracts.settings import read_settings, stop
-from ops import operators, targets
-from ops.one_line import run
-from ops.terminal import print_table, write_json, write_line
+from ops.admin import operators, targets
+from ops.cli.one_line import run
+from ops.cli.terminal import print_table, write_json, write_line
 from workers.outbox.webhooks.addresses import Rules
 
 app = typer.Typer(help="Webhook targets: where recorded messages are delivered.", no_args_is_help=True)

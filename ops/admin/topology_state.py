@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from contracts.topology import ROLES, Topology
-from ops.management import Management
+from ops.admin.rabbitmq_management import Management
 
 
 @dataclass(frozen=True, slots=True)

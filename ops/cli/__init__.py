@@ -1,0 +1,1 @@
+"""The ish command: a file for each group of its commands, and how they all read and write."""
