@@ -26,9 +26,9 @@ from contracts.service_errors import ServiceTrouble
 from contracts.settings import Settings, settings, stop
 from gateway import PUBLISHER
 from gateway.app import build, rendered
-from gateway.connections import Bounds, Connections, descriptors
-from gateway.parts import Parts, running
-from gateway.protocol import BoundedProtocol
+from gateway.container import Parts, running
+from gateway.http.connections import Bounds, Connections, descriptors
+from gateway.http.protocol import BoundedProtocol
 
 _BACKLOG = 1024
 _GARBAGE_THRESHOLDS = (50_000, 20, 50)

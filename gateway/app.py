@@ -10,15 +10,15 @@ from starlette.types import ASGIApp, Scope
 
 from contracts.commands import KIND_AI, KIND_ANDROID, KIND_RELAY, KINDS
 from contracts.faults import rule_of
-from gateway import artifacts, commands, documents, events, health, perplexity, records, uploads
-from gateway.accept import Accept
-from gateway.edge import Edge
-from gateway.intake import request_id_of
-from gateway.methods import Methods
+from gateway.container import Parts
+from gateway.http.methods import Methods
+from gateway.http.middleware import Edge
+from gateway.http.problems import Problem, ProblemType, render
+from gateway.http.request import request_id_of
 from gateway.openai import chat, models
 from gateway.openai.failures import PREFIX, of_problem
-from gateway.parts import Parts
-from gateway.problems import Problem, ProblemType, render
+from gateway.routes import artifacts, commands, documents, events, health, perplexity, records, uploads
+from gateway.routes.submit import Accept
 
 POST_PATHS = {"/api/relay": KIND_RELAY, "/api/send": KIND_AI, "/api/android/execute": KIND_ANDROID}
 """Paths that accept commands, and their kinds."""

@@ -20,11 +20,11 @@ from contracts.metrics import PUBLISH_FAILURES
 from contracts.results import State
 from contracts.tables import CommandRow
 from gateway import PUBLISHER
-from gateway.identities import Earlier, identity
-from gateway.intake import Asked
-from gateway.parts import Parts
-from gateway.problems import Problem, ProblemType
-from gateway.views import location
+from gateway.container import Parts
+from gateway.http.problems import Problem, ProblemType
+from gateway.http.request import Asked
+from gateway.services.idempotency import Earlier, identity
+from gateway.services.views import location
 
 
 @dataclass(frozen=True, slots=True)

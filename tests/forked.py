@@ -22,7 +22,7 @@ from ops.stack.identity import Identity
 
 _PRELOADED = [
     "gateway.app",
-    "gateway.parts",
+    "gateway.container",
     "ops.simulators.phone.fleet",
     "ops.simulators.provider.server",
     "uvicorn.lifespan.off",

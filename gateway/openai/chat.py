@@ -17,16 +17,16 @@ from fastapi import APIRouter, Request, Response
 from contracts.commands import KIND_AI, KINDS, encode_payload
 from contracts.results import State
 from gateway import PUBLISHER
-from gateway.access import Owner, PartsOf
-from gateway.intake import Disconnected, headers_of, read_asked, read_body, request_id_of
+from gateway.container import Parts
+from gateway.dependencies import Owner, PartsOf
+from gateway.http.request import Disconnected, headers_of, read_asked, read_body, request_id_of
+from gateway.http.sse import KEEP_ALIVE, KEEP_ALIVE_SECONDS, EventStream, departure, woken
 from gateway.openai import failures
 from gateway.openai.answers import Chunks, completion
 from gateway.openai.failures import COMMAND_ID, Failure
 from gateway.openai.requests import ChatRequest, read_request
-from gateway.parts import Parts
 from gateway.publishing import Accepted, Publishing, Standing
-from gateway.sse import KEEP_ALIVE, KEEP_ALIVE_SECONDS, EventStream, departure, woken
-from gateway.transcript import Entry, Transcript
+from gateway.services.transcript import Entry, Transcript
 
 router = APIRouter(tags=["openai"])
 

@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from contracts.errors import ErrorCode
 from contracts.results import State
-from gateway.problems import Problem, ProblemType
-from gateway.views import location
+from gateway.http.problems import Problem, ProblemType
+from gateway.services.views import location
 
 PREFIX = "/v1/"
 """Paths that speak this dialect."""

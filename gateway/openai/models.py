@@ -5,10 +5,10 @@ from typing import Annotated, Any
 import orjson
 from fastapi import APIRouter, Path, Response
 
-from gateway.access import Owner, PartsOf
-from gateway.database import DatabaseAway
-from gateway.parts import Parts
-from gateway.problems import Problem, ProblemType, storage_away
+from gateway.container import Parts
+from gateway.dependencies import Owner, PartsOf
+from gateway.http.problems import Problem, ProblemType, storage_away
+from gateway.services.database import DatabaseAway
 
 router = APIRouter(tags=["openai"])
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from contracts.ai.chat import AiSend
 from contracts.commands import problems_of
-from gateway.problems import Problem, ProblemType
+from gateway.http.problems import Problem, ProblemType
 
 _PASSED = ("temperature", "top_p", "seed", "stop", "stream")
 _OURS = ("provider", "conversation_id", "cache", "capabilities", "timeout_seconds")

@@ -72,7 +72,7 @@ async def _commit_relay(connection: Any) -> UUID:
 
 
 async def _record_accepted(connection: Any) -> UUID:
-    from gateway.recorder import record  # noqa: PLC0415
+    from gateway.services.recorder import record  # noqa: PLC0415
 
     one = _admitted()
     await record(connection, [one.row])

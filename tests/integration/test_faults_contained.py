@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from contracts.amqp.publisher import Publisher
-from gateway.identities import identity
+from gateway.services.idempotency import identity
 from ops.stack.session import Session
 from tests.integration.consume_stand import (
     BODIES,

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from contracts.database import SERVER_SETTINGS
 from contracts.tokens import MAX_ENTRIES, stream_key
-from gateway.progress import PROGRESS
+from gateway.services.progress import PROGRESS
 from ops.admin import keys
 from ops.stack.session import Session
 from tests.integration.event_client import Events, follow, text_of

@@ -12,7 +12,8 @@ from contracts.commands import KINDS
 from contracts.database import SERVER_SETTINGS
 from contracts.envelope import Envelope
 from contracts.tables import COMMAND, FINGERPRINT, CommandRow
-from gateway import artifacts, command_rows, identities, recorder, records, waiting
+from gateway.routes import artifacts, records
+from gateway.services import command_rows, idempotency, recorder, result_waiters
 from ops.admin import keys
 from ops.stack.session import Session
 from tests.integration.gateway_process import GatewayProcess, database
@@ -126,7 +127,7 @@ _PARAMETERS: dict[str, tuple[str, tuple[Any, ...], str]] = {
         ("o", datetime(2026, 1, 1, tzinfo=UTC), UUID(int=0), None, None, 50),
         "owner_accepted_at_id",
     ),
-    "finished commands": (waiting.FINISHED, (["gateway"] * 50, [UUID(int=1)] * 50), "_pkey"),
+    "finished commands": (result_waiters.FINISHED, (["gateway"] * 50, [UUID(int=1)] * 50), "_pkey"),
     "a conversation": (
         records.MESSAGES,
         ("o", "c", datetime(2026, 1, 1, tzinfo=UTC), UUID(int=0), 0, 50),
@@ -137,7 +138,7 @@ _PARAMETERS: dict[str, tuple[str, tuple[Any, ...], str]] = {
         (*COMMAND.arrays(_ACCEPTED), *FINGERPRINT.arrays(_ACCEPTED)),
         "command_keys_pkey",
     ),
-    "idempotency keys": (identities.READ, (["gateway"] * 50, [UUID(int=1)] * 50), "_pkey"),
+    "idempotency keys": (idempotency.READ, (["gateway"] * 50, [UUID(int=1)] * 50), "_pkey"),
     "an artifact": (artifacts.ARTIFACT, ("a" * 64, "o", 1, 9), "artifacts_pkey"),
     "what an artifact is": (artifacts.FACTS, ("a" * 64, "o"), "artifacts_pkey"),
 }

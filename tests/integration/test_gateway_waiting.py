@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from contracts.database import SERVER_SETTINGS
-from gateway.waiting_for import WAITING
+from gateway.services.waiting_for import WAITING
 from ops.stack.session import Session
 from tests.integration.gateway_process import database, post
 

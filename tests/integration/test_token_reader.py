@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from contracts.tokens import RUN, TEXT, stream_key
-from gateway.streams import Follower, TokenReader
+from gateway.services.token_reader import Follower, TokenReader
 from ops.stack.session import Session
 from tests.integration.gateway_process import DEADLINE_SECONDS
 from workers.task_cancellation import end

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.identities import identity
-from gateway.pages import decode_cursor, encode_cursor
-from gateway.problems import Problem, ProblemType, render
-from gateway.views import encode, stored, summary
+from gateway.http.cursors import decode_cursor, encode_cursor
+from gateway.http.problems import Problem, ProblemType, render
+from gateway.services.idempotency import identity
+from gateway.services.views import encode, stored, summary
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 6000, tzinfo=UTC)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from gateway.connections import Bounds, Connections
+from gateway.http.connections import Bounds, Connections
 
 BOUNDS = Bounds(connections=4, connections_per_address=3, unfinished=2)
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.intake import Asked, Disconnected, read_asked, read_body, wait_seconds
-from gateway.problems import Problem, ProblemType
+from gateway.http.problems import Problem, ProblemType
+from gateway.http.request import Asked, Disconnected, read_asked, read_body, wait_seconds
 
 
 def test_request_that_asks_for_nothing_special() -> None:

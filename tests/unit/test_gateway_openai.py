@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import ErrorCode
+from gateway.http.problems import Problem, ProblemType
 from gateway.openai.answers import Chunks, completion
 from gateway.openai.failures import COMMAND_ID, of_problem, of_result, unfinished
 from gateway.openai.requests import read_request
-from gateway.problems import Problem, ProblemType
 from gateway.publishing import Standing
-from gateway.transcript import Entry, Transcript
+from gateway.services.transcript import Entry, Transcript
 
 ID = UUID("00000000-0000-4000-8000-000000000001")
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from gateway.problems import Problem
-from gateway.upload_requests import PARTIAL, UploadRequest, read_upload
+from gateway.http.problems import Problem
+from gateway.http.upload_request import PARTIAL, UploadRequest, read_upload
 
 APK = "application/vnd.android.package-archive"
 DIGEST = hashlib.sha256(b"x").digest()

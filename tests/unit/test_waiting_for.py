@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from gateway.waiting_for import waiting_for
+from gateway.services.waiting_for import waiting_for
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 ROW: dict[str, Any] = {

@@ -1,0 +1,1 @@
+"""HTTP itself: connections, requests and their bounds, errors, cursors, server-sent events."""

@@ -1,0 +1,1 @@
+"""What routes use: keys, idempotency, records, waits for results, token streams, PostgreSQL."""
