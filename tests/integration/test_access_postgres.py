@@ -13,6 +13,7 @@ from ops.stack.session import Session
 GRANTS: dict[str, dict[str, str]] = {
     "ish_gateway": {
         "ai_models": "r",
+        "alembic_version": "r",
         "api_keys": "r",
         "artifact_owners": "rw",
         "artifact_pieces": "rw",
@@ -29,6 +30,7 @@ GRANTS: dict[str, dict[str, str]] = {
     },
     "ish_worker": {
         "ai_models": "rwud",
+        "alembic_version": "r",
         "artifact_owners": "rw",
         "artifact_pieces": "r",
         "artifacts": "rw",
@@ -46,6 +48,7 @@ GRANTS: dict[str, dict[str, str]] = {
         "workers": "rwu",
     },
     "ish_outbox": {
+        "alembic_version": "r",
         "artifact_owners": "rd",
         "artifact_pieces": "rud",
         "artifact_uploads": "rud",

@@ -177,6 +177,7 @@ async def test_what_waits_for_a_turn_is_delivered_by_others_when_its_worker_died
                 bench.name,
             )
             await make_due(bench)
+            await rounds_until(living, "the first is on its way again", lambda: _inside(receiver, 2))
             receiver.open.set()
             await rounds_until(living, "delivered", lambda: _has(bench, delivered=2))
 

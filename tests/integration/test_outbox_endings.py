@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import aio_pika
+import aiormq
 import orjson
 import pytest
 
@@ -302,6 +303,10 @@ async def _take_if_there(bench: Stand, queue: str) -> Any:
         return await bench.take(queue)
     except aio_pika.exceptions.ChannelNotFoundEntity:
         return None
+    except aiormq.exceptions.ConnectionInternalError as error:
+        if "noproc" not in str(error):
+            raise
+        return None  # it is declared, and its process is not there yet
 
 
 async def _record_like(
