@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 
 from contracts.database_sessions import Sessions
+from contracts.service_errors import note_place
 
 SERVER_SETTINGS = {
     "jit": "off",
@@ -55,6 +56,7 @@ async def open_pool(url: str, *, size: int, name: str) -> Any:
         size: Connections at the most.
         name: application_name.
     """
+    note_place("PostgreSQL", url)
     return await asyncpg.create_pool(
         url,
         min_size=0,

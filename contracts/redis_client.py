@@ -8,6 +8,8 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from contracts.service_errors import note_place
+
 _HUNG_SECONDS = 5.0
 _TURNS = 20
 
@@ -21,6 +23,7 @@ def open_redis(url: str, *, max_connections: int | None = None) -> Redis:
         url: redis:// URL.
         max_connections: At the most; None for as many as there are commands at once.
     """
+    note_place("Redis", url)
     return Redis.from_url(
         url,
         socket_timeout=_HUNG_SECONDS,

@@ -112,6 +112,20 @@ def _recognised(error: BaseException) -> tuple[str, str] | None:
     return next(filter(None, map(_of_sockets, causes)), None)
 
 
+_places: dict[str, str] = {}
+"""Where this process looks for a service, by the service's name: it has one address of each."""
+
+
+def note_place(service: str, url: str) -> None:
+    """Remember where a service is looked for, so that the log of a process that goes on without it says so.
+
+    Args:
+        service: Its name, for people.
+        url: Its address; user and password are left out.
+    """
+    _places[service] = f"{service} at {place_of(url)}"
+
+
 def in_words(error: BaseException, *, service: str, setting: str) -> str:
     """For the log of a process that goes on without a service: why, and what to do; where that is not known, the error.
 
@@ -120,11 +134,12 @@ def in_words(error: BaseException, *, service: str, setting: str) -> str:
         service: Its name, for people.
         setting: The variable that holds its address.
     """
+    where = _places.get(service, service)
     found = _recognised(error)
     if found is None:  # a driver quotes the values that it complains of
-        return type(error).__name__ if isinstance(error, ValueError) else repr(error)
+        return f"{where}: {type(error).__name__ if isinstance(error, ValueError) else repr(error)}"
     what, to_do = found
-    return f"{what}; {to_do.format(service=service, setting=setting)}"
+    return f"{where}: {what}; {to_do.format(service=service, setting=setting)}"
 
 
 postgres_in_words = partial(in_words, service="PostgreSQL", setting="ISH_POSTGRES_URL")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from typing_extensions import override
 
 from contracts.addresses import ADB_PORT, read_addresses
+from contracts.faults import rule_of
 from contracts.plain_text import plain
 from contracts.service_urls import FORMS, check, check_authority, completed
 
@@ -185,11 +186,11 @@ class Settings(BaseSettings):
     delivery_give_up_seconds: float = Field(default=86400, gt=0, description="Age of a delivery that is given up.")
 
     # what is logged, and how
-    log_level: str = Field(
-        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level that is logged."
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Least level that is logged."
     )
-    log_format: str = Field(
-        default="auto", pattern="^(auto|json|text)$", description="json, text, or text only in a terminal."
+    log_format: Literal["auto", "json", "text"] = Field(
+        default="auto", description="json, text, or text only in a terminal."
     )
 
     # faults for tests
@@ -286,7 +287,7 @@ def read_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        said = first["msg"].removeprefix("Value error, ")
+        said = rule_of(first)
         stop(f"{_PREFIX}{place.upper()}: {said}" if place else said)
     except ValueError as error:
         stop(str(error))

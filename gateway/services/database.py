@@ -14,7 +14,7 @@ import asyncpg
 from contracts.database import AWAY, SERVER_SETTINGS, is_of_schema, is_passing
 from contracts.database_sessions import Sessions
 from contracts.logs import get_logger
-from contracts.service_errors import postgres_in_words
+from contracts.service_errors import note_place, postgres_in_words
 
 Answer = TypeVar("Answer")
 
@@ -52,6 +52,7 @@ class Database:
 
     async def open(self) -> None:
         """Make the pool; connects to nothing yet."""
+        note_place("PostgreSQL", self._url)
         self._pool = await asyncpg.create_pool(
             self._url,
             min_size=0,

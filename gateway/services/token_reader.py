@@ -15,7 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from contracts.logs import get_logger
-from contracts.service_errors import redis_in_words
+from contracts.service_errors import note_place, redis_in_words
 from contracts.tokens import RUN, TEXT, stream_key
 from gateway.services.transcript import START, Entry, EntryId
 
@@ -89,6 +89,7 @@ class TokenReader:
         self._blocking: Redis | None = None
         self._redis: Redis | None = None
         if url:
+            note_place("Redis", url)
             self._blocking = Redis.from_url(
                 url,
                 socket_timeout=2 * _BLOCK_SECONDS,

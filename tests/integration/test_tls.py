@@ -365,12 +365,14 @@ async def test_a_process_waits_for_a_broker_that_is_away_and_says_which(
 
 async def test_a_process_that_goes_on_without_a_service_says_why(stage: Stage, tls: TlsSession, tmp_path: Path) -> None:
     away = tmp_path / "postgres"
-    away.write_text(moved(tls.bare.postgres_by_role["ish_worker"], free_port()), encoding="utf-8")
+    port = free_port()
+    away.write_text(moved(tls.bare.postgres_by_role["ish_worker"], port), encoding="utf-8")
 
     child = stage.worker("relay", ISH_POSTGRES_URL_FILE=str(away), ISH_LOG_FORMAT="json")
 
     line = json.loads(await stage.line_of(child, "postgres_unreachable"))
-    assert line["error"] == ("it does not answer: connection refused; start PostgreSQL, or correct ISH_POSTGRES_URL")
+    said = "it does not answer: connection refused; start PostgreSQL, or correct ISH_POSTGRES_URL"
+    assert line["error"] == f"PostgreSQL at 127.0.0.1:{port}: {said}"
     assert child.running
 
 

@@ -10,10 +10,13 @@ from contracts.settings import REFUSED_SECRETS, read_settings
 @pytest.mark.parametrize(
     ("name", "value", "rule"),
     [
-        ("ISH_GATEWAY_PORT", "http", "ISH_GATEWAY_PORT"),
-        ("ISH_GATEWAY_PORT", "70000", "less than or equal to 65535"),
-        ("ISH_LOG_LEVEL", "LOUD", "ISH_LOG_LEVEL"),
-        ("ISH_KILL_POINT", "sometimes", "ISH_KILL_POINT"),
+        ("ISH_GATEWAY_PORT", "http", "ISH_GATEWAY_PORT: must be a whole number"),
+        ("ISH_GATEWAY_PORT", "70000", "ISH_GATEWAY_PORT: must be at most 65535"),
+        ("ISH_LEASE_SECONDS", "inf", "ISH_LEASE_SECONDS: must be at most 300"),
+        ("ISH_DELIVERY_ALLOW_HTTP", "maybe", "ISH_DELIVERY_ALLOW_HTTP: must be true or false"),
+        ("ISH_LOG_LEVEL", "LOUD", "ISH_LOG_LEVEL: must be one of DEBUG, INFO, WARNING, ERROR"),
+        ("ISH_LOG_FORMAT", "xml", "ISH_LOG_FORMAT: must be one of auto, json, text"),
+        ("ISH_KILL_POINT", "sometimes", "ISH_KILL_POINT: must match "),
         ("ISH_HEARTBEAT_SECONDS", "5", "at most half of ISH_LEASE_SECONDS"),
     ],
 )

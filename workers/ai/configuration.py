@@ -29,6 +29,7 @@ from pydantic import (
     model_validator,
 )
 
+from contracts.faults import rule_of
 from contracts.settings import refuse_printed_secret
 
 Dialect = Literal["openai", "zai", "perplexity", "anthropic"]
@@ -253,7 +254,7 @@ def _first_fault(error: ValidationError) -> str:
     """`[providers.zai] base_url: must be …`, from the first of pydantic's faults; values are not repeated."""
     fault = error.errors(include_input=False, include_url=False)[0]
     steps = [str(step) for step in fault["loc"]]
-    sentence = fault["msg"].removeprefix("Value error, ")
+    sentence = rule_of(fault)
     if fault["type"] == "extra_forbidden":
         sentence = "is not a key of this table"
     elif fault["type"] == "missing":
