@@ -17,6 +17,7 @@ from ops.stack.errors import StackError
 from ops.stack.identity import Identity
 from ops.stack.layout import PHONE_HOST, Layout
 from ops.stack.services import Services
+from ops.stack.silent import silent
 from ops.stack.supervisor import Supervisor
 
 
@@ -50,6 +51,8 @@ class Stack:
         with self._step("looking for RabbitMQ, PostgreSQL, Redis and adb"):
             services = Services.find(self.layout, self._finder(), without=given.services)
         self._services = services
+        for sentence in silent(given):
+            self._note(sentence)
         addresses = Addresses.of(self.layout, services, given)
         ours = processes.Processes(self.layout, self.settings, addresses, given.providers_file)
         specs = services.specs()
