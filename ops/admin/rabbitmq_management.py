@@ -1,5 +1,6 @@
 """RabbitMQ's management API, as far as operators' commands need it; no exception of httpx leaves this file."""
 
+import asyncio
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -25,9 +26,11 @@ class Management:
     Args:
         url: http://user:password@host:port of RabbitMQ's management plugin; `https://…?cafile=…` names an authority.
         vhost: Whose queues, exchanges and permissions are meant.
+        timeout_seconds: For one request as a whole: a server that answers drop by drop is as good as silent.
     """
 
-    def __init__(self, url: str, *, vhost: str = DEFAULT_VHOST) -> None:
+    def __init__(self, url: str, *, vhost: str = DEFAULT_VHOST, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
+        self._timeout_seconds = timeout_seconds
         parts = urlsplit(url)
         if not parts.hostname or not parts.username:
             raise ManagementError(
@@ -46,7 +49,7 @@ class Management:
         self._client = httpx.AsyncClient(
             base_url=urlunsplit((parts.scheme, host, f"{path}/api/", "", "")),
             auth=httpx.BasicAuth(self.user, unquote(parts.password or "")),
-            timeout=_TIMEOUT_SECONDS,
+            timeout=timeout_seconds,
             trust_env=False,
             verify=verify,
         )
@@ -102,8 +105,11 @@ class Management:
 
     async def _request(self, method: str, path: tuple[str, ...], body: dict[str, Any] | None = None) -> Any:
         try:
-            response = await self._client.request(method, "/".join(quote(part, safe="") for part in path), json=body)
-        except httpx.HTTPError as error:
+            async with asyncio.timeout(self._timeout_seconds):
+                response = await self._client.request(
+                    method, "/".join(quote(part, safe="") for part in path), json=body
+                )
+        except (httpx.HTTPError, TimeoutError) as error:
             raise ManagementError(self._told(error)) from error
         if response.status_code == _NOT_FOUND:
             return None
