@@ -69,4 +69,4 @@ def not_null(name: str) -> dict[str, JsonValue]:
     Args:
         name: The field.
     """
-    return {"properties": {name: _GIVEN}}
+    return {"allOf": [{"properties": {name: _GIVEN}}]}
