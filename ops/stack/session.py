@@ -26,6 +26,9 @@ where Linux takes the ports of outgoing connections from, at 32768 and above: on
 moment it was found free and the moment RabbitMQ listens on it, some seconds later, and the node then fails to boot."""
 _CLAIM_PORT = 4399
 """With the offset added: a port of no service, bound by whoever uses the offset."""
+_STOPPED_SECONDS = 10.0
+_STILL = "tTZX"
+"""States of a process in /proc: stopped, traced, ended."""
 _QUEUE_SETTLES_SECONDS = 6
 """RabbitMQ 3.10 killed within some seconds of a quorum queue's declaration brings it back without a leader, for good
 (seen; none at 5 s). Queues are declared long before in practice, so no test is to kill a broker that fresh."""
@@ -53,12 +56,27 @@ class Fault:
         self.child.start()
 
     def freeze(self) -> None:
-        """SIGSTOP, to everything it consists of."""
+        """SIGSTOP, to everything it consists of; returns when all of it stands still."""
         self.child.send_group(signal.SIGSTOP)
+        deadline = time.monotonic() + _STOPPED_SECONDS
+        while self.child.identity and not _stands_still(self.child.identity.pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def thaw(self) -> None:
         """SIGCONT."""
         self.child.send_group(signal.SIGCONT)
+
+
+def _stands_still(group: int) -> bool:
+    """Whether every process of a group is stopped, or gone."""
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its_group, *_ = file.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        except (OSError, ValueError):
+            continue  # it has just ended
+        if int(its_group) == group and state not in _STILL:
+            return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

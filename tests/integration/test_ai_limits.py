@@ -249,10 +249,11 @@ async def test_a_dead_primary_is_asked_once_in_each_pause_by_all_workers_togethe
     calls = stand.calls()
     primary = [call["began"] for call in calls if call["model"] == "model-0"]
     assert sum(call["model"] == "model-1" for call in calls) == 400
-    # the third failure opened it, when up to eight were under way; then one probe after 2, 4, 8 … seconds
+    # two failures each let another call out, and the third opened it, when eight were under way; then one probe after
+    # 2, 4, 8 … seconds
     opened = primary[2]
     probes = [time for time in primary if time > opened + 1.5]
-    assert len(primary) - len(probes) <= 8
+    assert len(primary) - len(probes) <= 2 + 8
     span = max(call["began"] for call in calls) - opened
     assert len(probes) <= len([pause for pause in (2, 6, 14, 30, 62) if pause <= span])
 

@@ -84,7 +84,7 @@ async def test_programs_get_the_same_as_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"), [(None, "cannot be read"), ("[providers]", "at least 1 item")], ids=["missing", "empty"]
+    ("content", "sentence"), [(None, "cannot be read"), ("[providers]", "must not be empty")], ids=["missing", "empty"]
 )
 async def test_a_file_that_cannot_be_used_ends_with_one_line(
     tmp_path: Path, content: str | None, sentence: str
